@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <gio/gio.h>
+
+/* polkit, asked asynchronously. Without a polkit nobody is allowed anything (root is not asked about). */
+
+typedef struct Authority Authority;
+
+typedef enum {
+        AUTHORITY_ALLOWED,
+        AUTHORITY_DENIED,
+        AUTHORITY_CHALLENGE, /* would have to ask somebody, and the caller did not say that it may */
+        AUTHORITY_ABSENT,
+} AuthorityAnswer;
+
+typedef void (*AuthorityDone)(AuthorityAnswer answer, gpointer data);
+
+Authority *authority_new(void);
+void authority_free(Authority *authority);
+
+/* `sender`: the caller's unique name, since a pid can be another process by the time polkit looks.
+ * `details`: pairs of key and value, ended by NULL. `done` is not called once `cancellable` is cancelled. */
+void authority_check(Authority *authority, const char *sender, const char *action,
+                     const char *const *details, gboolean interactive, GCancellable *cancellable,
+                     AuthorityDone done, gpointer data);

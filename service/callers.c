@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "callers.h"
+
+#include "request.h"
+
+static int on_uid(sd_bus_message *reply, void *data, sd_bus_error *error)
+{
+        Caller *caller = data;
+        g_autoptr(GPtrArray) pending = g_steal_pointer(&caller->pending);
+        uint32_t uid;
+
+        (void) error;
+        caller->pending = g_ptr_array_new();
+        caller->uid_query = sd_bus_slot_unref(caller->uid_query);
+        /* An uid that is not known is nobody's: deny. The caller is asked about anew with its next call. */
+        if (!sd_bus_message_is_method_error(reply, NULL) && sd_bus_message_read(reply, "u", &uid) >= 0) {
+                caller->uid = uid;
+                caller->uid_known = TRUE;
+        }
+        for (guint i = 0; i < pending->len; i++)
+                request_go_on(pending->pdata[i]);
+        return 0;
+}
+
+static int on_vanished(sd_bus_message *message, void *data, sd_bus_error *error)
+{
+        Caller *caller = data;
+
+        (void) message;
+        (void) error;
+        g_hash_table_remove(caller->service->callers, caller->name);
+        return 0;
+}
+
+Caller *caller_of(Service *service, const char *sender)
+{
+        Caller *caller = g_hash_table_lookup(service->callers, sender);
+        g_autofree char *match = NULL;
+
+        if (!caller) {
+                caller = g_new0(Caller, 1);
+                caller->service = service;
+                caller->name = g_strdup(sender);
+                caller->pending = g_ptr_array_new();
+                g_hash_table_insert(service->callers, caller->name, caller);
+                match = g_strdup_printf("type='signal',sender='org.freedesktop.DBus',"
+                                        "member='NameOwnerChanged',arg0='%s'",
+                                        sender);
+                sd_bus_add_match_async(service->bus, &caller->vanished, match, on_vanished, NULL, caller);
+        }
+        /* Behind the match, so that a caller that goes away in between is noticed one way or the other. */
+        if (!caller->uid_known && !caller->uid_query &&
+            sd_bus_call_method_async(service->bus, &caller->uid_query, "org.freedesktop.DBus",
+                                     "/org/freedesktop/DBus", "org.freedesktop.DBus",
+                                     "GetConnectionUnixUser", on_uid, caller, "s", sender) < 0)
+                return NULL;
+        return caller;
+}
+
+void caller_free(Caller *caller)
+{
+        g_autoptr(GPtrArray) pending = g_steal_pointer(&caller->pending);
+
+        sd_bus_slot_unref(caller->uid_query);
+        sd_bus_slot_unref(caller->vanished);
+        for (guint i = 0; i < pending->len; i++)
+                request_drop(pending->pdata[i]);
+        g_free(caller->name);
+        g_free(caller);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "service.h"
+
+#include "log.h"
+#include "options.h"
+#include "request.h"
+
+#define TEXT(function, expression)                                                       \
+        static int function(sd_bus_message *reply, const void *object, Service *service) \
+        {                                                                                \
+                const Domain *domain = object;                                           \
+                (void) service;                                                          \
+                return sd_bus_message_append(reply, "s", expression);                    \
+        }
+
+TEXT(append_name, domain->name)
+TEXT(append_uuid, domain->uuid)
+TEXT(append_state, domain_state_name(domain->state))
+TEXT(append_reason, domain->reason)
+TEXT(append_version, domain->version)
+
+static int append_origin(sd_bus_message *reply, const void *object, Service *service)
+{
+        (void) object;
+        (void) service;
+        return sd_bus_message_append(reply, "s", "attached");
+}
+
+static int append_persistent(sd_bus_message *reply, const void *object, Service *service)
+{
+        (void) object;
+        (void) service;
+        return sd_bus_message_append(reply, "b", 0);
+}
+
+static int append_pid(sd_bus_message *reply, const void *object, Service *service)
+{
+        const Domain *domain = object;
+
+        (void) service;
+        return sd_bus_message_append(reply, "u", domain->gone ? 0 : domain->pid);
+}
+
+static int append_capabilities(sd_bus_message *reply, const void *object, Service *service)
+{
+        const Domain *domain = object;
+        static char *none[] = { NULL };
+
+        (void) service;
+        return sd_bus_message_append_strv(reply, domain->host.capabilities ? domain->host.capabilities->names
+                                                                           : none);
+}
+
+static int append_disks(sd_bus_message *reply, const void *object, Service *service)
+{
+        const Domain *domain = object;
+        int r = sd_bus_message_open_container(reply, 'a', "o");
+
+        (void) service;
+        for (guint i = 0; r >= 0 && i < domain->disks->len; i++) {
+                g_autofree char *path = disk_path(domain->disks->pdata[i]);
+                r = sd_bus_message_append(reply, "o", path);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int append_jobs(sd_bus_message *reply, const void *object, Service *service)
+{
+        const Domain *domain = object;
+        int r = sd_bus_message_open_container(reply, 'a', "o");
+
+        (void) service;
+        for (guint i = 0; r >= 0 && i < domain->jobs->len; i++) {
+                g_autofree char *path = job_path(domain->jobs->pdata[i]);
+                if (((Job *) domain->jobs->pdata[i])->announced)
+                        r = sd_bus_message_append(reply, "o", path);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+const Property domain_properties[] = {
+        { "Name", "s", append_name },
+        { "Uuid", "s", append_uuid },
+        { "State", "s", append_state },
+        { "StateReason", "s", append_reason },
+        { "Origin", "s", append_origin },
+        { "Persistent", "b", append_persistent },
+        { "Pid", "u", append_pid },
+        { "QemuVersion", "s", append_version },
+        { "Capabilities", "as", append_capabilities },
+        { "Disks", "ao", append_disks },
+        { "Jobs", "ao", append_jobs },
+        PROPERTY_TABLE_END,
+};
+
+static const OptionRule detach_rules[] = { { "force", 'b' }, { .key = NULL } };
+
+void run_Domain_Detach(Request *request)
+{
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) options = options_read(request->message, detach_rules, &error);
+        g_autoptr(Domain) domain = NULL;
+
+        if (!options) {
+                request_fail(request, error);
+                return;
+        }
+        domain = request_domain(request);
+        if (!domain)
+                return;
+        domain_ref(domain);
+        if (!engine_detach(request->service->engine, domain, options_flag(options, "force"), &error)) {
+                request_fail(request, error);
+                return;
+        }
+        log_event(LOG_NOTICE, MESSAGE_DOMAIN_DETACHED, domain, NULL, NULL, "domain '%s' detached",
+                  domain->name);
+        request_reply(request);
+}
+
+static void on_done(Domain *domain, const GError *error, gpointer data)
+{
+        Request *request = data;
+
+        (void) domain;
+        if (error)
+                request_fail(request, error);
+        else
+                request_reply(request);
+}
+
+void run_Domain_Suspend(Request *request)
+{
+        Domain *domain = request_domain(request);
+
+        if (domain)
+                domain_suspend(domain, on_done, request);
+}
+
+void run_Domain_Resume(Request *request)
+{
+        Domain *domain = request_domain(request);
+
+        if (domain)
+                domain_resume(domain, on_done, request);
+}
+
+#define CONSTANT(name, type) \
+        SD_BUS_PROPERTY(name, type, get_domain_property, 0, SD_BUS_VTABLE_PROPERTY_CONST)
+#define CHANGING(name, type) \
+        SD_BUS_PROPERTY(name, type, get_domain_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE)
+
+const sd_bus_vtable domain_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD_WITH_ARGS("Detach", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, request_dispatch,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Suspend", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, request_dispatch,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Resume", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, request_dispatch,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        CONSTANT("Name", "s"),
+        CONSTANT("Uuid", "s"),
+        CHANGING("State", "s"),
+        CHANGING("StateReason", "s"),
+        CONSTANT("Origin", "s"),
+        CONSTANT("Persistent", "b"),
+        CHANGING("Pid", "u"),
+        CONSTANT("QemuVersion", "s"),
+        CONSTANT("Capabilities", "as"),
+        CHANGING("Disks", "ao"),
+        CHANGING("Jobs", "ao"),
+        SD_BUS_VTABLE_END,
+};

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <locale.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <glib-unix.h>
+#include <systemd/sd-daemon.h>
+
+#include "authority.h"
+#include "base/error.h"
+#include "bus-source.h"
+#include "callers.h"
+#include "log.h"
+#include "service.h"
+
+/* Where PENDING would be left standing the guest hangs; this is how long an orderly stop waits for its end.
+ */
+#define STOP_SECONDS 2
+
+typedef struct {
+        Service service;
+        Journal *journal; /* the engine's */
+        GMainLoop *loop;
+        gboolean settle, stopping;
+        gint64 stop_deadline;
+        int status;
+} Daemon;
+
+static gboolean on_stop_check(gpointer data)
+{
+        Daemon *daemon = data;
+
+        if ((engine_is_calm(daemon->service.engine) && journal_is_idle(daemon->journal)) ||
+            g_get_monotonic_time() >= daemon->stop_deadline) {
+                g_main_loop_quit(daemon->loop);
+                return G_SOURCE_REMOVE;
+        }
+        return G_SOURCE_CONTINUE;
+}
+
+static void stop(Daemon *daemon)
+{
+        if (daemon->stopping)
+                return;
+        daemon->stopping = TRUE;
+        sd_notify(0, "STOPPING=1");
+        daemon->stop_deadline = g_get_monotonic_time() + STOP_SECONDS * G_USEC_PER_SEC;
+        g_timeout_add(1, on_stop_check, daemon);
+}
+
+static gboolean on_signal(gpointer data)
+{
+        stop(data);
+        return G_SOURCE_CONTINUE;
+}
+
+static void on_bus_closed(int error, gpointer data)
+{
+        Daemon *daemon = data;
+
+        log_event(LOG_ERR, MESSAGE_NONE, NULL, NULL, NULL, "the connection to the bus was lost: %s",
+                  g_strerror(-error));
+        daemon->status = EXIT_FAILURE;
+        stop(daemon);
+}
+
+static gboolean on_watchdog(gpointer data)
+{
+        (void) data;
+        sd_notify(0, "WATCHDOG=1");
+        return G_SOURCE_CONTINUE;
+}
+
+static void start_watchdog(void)
+{
+        uint64_t interval;
+
+        if (sd_watchdog_enabled(0, &interval) > 0)
+                g_timeout_add((guint) (interval / 2 / 1000), on_watchdog, NULL);
+}
+
+static void log_recovered(Daemon *daemon)
+{
+        GPtrArray *jobs = engine_jobs(daemon->service.engine);
+        guint unfinished = 0;
+
+        for (guint i = 0; i < jobs->len; i++)
+                unfinished += !((Job *) jobs->pdata[i])->concluded;
+        if (engine_domains(daemon->service.engine)->len > 0)
+                log_event(LOG_NOTICE, MESSAGE_RECOVERED, NULL, NULL, NULL,
+                          "found %u domains and %u unfinished jobs of an earlier run",
+                          engine_domains(daemon->service.engine)->len, unfinished);
+}
+
+/* All that can be known is known: now the name, then the signals. */
+static void on_engine_started(gpointer data)
+{
+        Daemon *daemon = data;
+        int r;
+
+        if (daemon->settle) {
+                stop(daemon);
+                return;
+        }
+        log_recovered(daemon);
+        r = sd_bus_request_name(daemon->service.bus, BUS_NAME, 0);
+        if (r < 0) {
+                log_event(LOG_ERR, MESSAGE_NONE, NULL, NULL, NULL, "cannot have the name %s on the bus: %s",
+                          BUS_NAME, g_strerror(-r));
+                daemon->status = EXIT_FAILURE;
+                stop(daemon);
+                return;
+        }
+        engine_may_tell(daemon->service.engine);
+        sd_notify(0, "READY=1");
+        start_watchdog();
+}
+
+static gboolean connect_bus(Daemon *daemon)
+{
+        int r = sd_bus_open_system(&daemon->service.bus);
+
+        if (r >= 0)
+                r = tree_register(&daemon->service);
+        if (r < 0) {
+                log_event(LOG_ERR, MESSAGE_NONE, NULL, NULL, NULL, "cannot connect to the system bus: %s",
+                          g_strerror(-r));
+                return FALSE;
+        }
+        bus_source_attach(daemon->service.bus, on_bus_closed, daemon);
+        daemon->service.authority = authority_new();
+        return TRUE;
+}
+
+static int run(Daemon *daemon, const char *state_directory)
+{
+        g_autoptr(GError) error = NULL;
+        Service *service = &daemon->service;
+
+        daemon->journal = journal_open(state_directory, &error);
+        if (!daemon->journal) {
+                log_event(LOG_ERR, MESSAGE_NONE, NULL, NULL, NULL, "%s", error->message);
+                /* A daemon that lives needs nobody to settle its jobs. */
+                return daemon->settle && g_error_matches(error, BJ_ERROR, BJ_ERROR_EXISTS) ? EXIT_SUCCESS
+                                                                                           : EXIT_FAILURE;
+        }
+        daemon->loop = g_main_loop_new(NULL, FALSE);
+        service->callers =
+                g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify) caller_free);
+        service->waiting = g_ptr_array_new();
+        service->engine = engine_new(daemon->journal, &signals_observer, service);
+        if (daemon->settle || connect_bus(daemon)) {
+                g_unix_signal_add(SIGTERM, on_signal, daemon);
+                g_unix_signal_add(SIGINT, on_signal, daemon);
+                engine_start(service->engine, on_engine_started, daemon);
+                g_main_loop_run(daemon->loop);
+        } else
+                daemon->status = EXIT_FAILURE;
+        return daemon->status;
+}
+
+static void clean_up(Daemon *daemon)
+{
+        Service *service = &daemon->service;
+
+        g_clear_handle_id(&service->changes_idle, g_source_remove);
+        g_clear_pointer(&service->callers, g_hash_table_unref);
+        g_clear_pointer(&service->engine, engine_free);
+        g_clear_pointer(&service->authority, authority_free);
+        g_clear_pointer(&service->waiting, g_ptr_array_unref);
+        g_clear_pointer(&service->changes, g_hash_table_unref);
+        service->bus = sd_bus_flush_close_unref(service->bus);
+        g_clear_pointer(&daemon->loop, g_main_loop_unref);
+}
+
+int main(int argc, char **argv)
+{
+        g_autofree char *state_directory = NULL;
+        gboolean version = FALSE;
+        Daemon daemon = { .status = EXIT_SUCCESS };
+        const GOptionEntry entries[] = {
+                { "state-dir", 0, 0, G_OPTION_ARG_FILENAME, &state_directory,
+                  "Where the records of domains and jobs are kept (default: " STATE_DIRECTORY ")", "DIR" },
+                { "settle", 0, 0, G_OPTION_ARG_NONE, &daemon.settle,
+                  "Bring jobs at which a guest is held to their recorded end, and exit", NULL },
+                { "version", 0, 0, G_OPTION_ARG_NONE, &version, "Print the version and exit", NULL },
+                { .long_name = NULL },
+        };
+        g_autoptr(GOptionContext) context = g_option_context_new("- QEMU's block jobs on the system bus");
+        g_autoptr(GError) error = NULL;
+
+        setlocale(LC_ALL, "");
+        g_option_context_add_main_entries(context, entries, NULL);
+        if (!g_option_context_parse(context, &argc, &argv, &error)) {
+                g_printerr("blockjobd: %s\n", error->message);
+                return EXIT_FAILURE;
+        }
+        if (argc > 1) {
+                g_printerr("blockjobd: '%s' is more than is understood; see --help\n", argv[1]);
+                return EXIT_FAILURE;
+        }
+        if (version) {
+                g_print("blockjobd %s\n", BLOCKJOBD_VERSION);
+                return EXIT_SUCCESS;
+        }
+        signal(SIGPIPE, SIG_IGN);
+        daemon.status = run(&daemon, state_directory ? state_directory : STATE_DIRECTORY);
+        clean_up(&daemon);
+        return daemon.status;
+}

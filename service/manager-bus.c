@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "service.h"
+
+#include <fcntl.h>
+
+#include "base/error.h"
+#include "log.h"
+#include "options.h"
+#include "request.h"
+
+static int append_version(sd_bus_message *reply, const void *object, Service *service)
+{
+        (void) object;
+        (void) service;
+        return sd_bus_message_append(reply, "s", BLOCKJOBD_VERSION);
+}
+
+static int append_capabilities(sd_bus_message *reply, const void *object, Service *service)
+{
+        (void) object;
+        (void) service;
+        return sd_bus_message_append(reply, "as", 2, "attach", "active-commit");
+}
+
+static int append_domains(sd_bus_message *reply, const void *object, Service *service)
+{
+        GPtrArray *domains = engine_domains(service->engine);
+        int r = sd_bus_message_open_container(reply, 'a', "o");
+
+        (void) object;
+        for (guint i = 0; r >= 0 && i < domains->len; i++) {
+                g_autofree char *path = domain_path(domains->pdata[i]);
+                r = sd_bus_message_append(reply, "o", path);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+static int append_jobs(sd_bus_message *reply, const void *object, Service *service)
+{
+        GPtrArray *jobs = engine_jobs(service->engine);
+        int r = sd_bus_message_open_container(reply, 'a', "o");
+
+        (void) object;
+        for (guint i = 0; r >= 0 && i < jobs->len; i++) {
+                g_autofree char *path = job_path(jobs->pdata[i]);
+                if (!((Job *) jobs->pdata[i])->concluded)
+                        r = sd_bus_message_append(reply, "o", path);
+        }
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+const Property manager_properties[] = {
+        { "Version", "s", append_version },
+        { "Capabilities", "as", append_capabilities },
+        { "Domains", "ao", append_domains },
+        { "Jobs", "ao", append_jobs },
+        PROPERTY_TABLE_END,
+};
+
+static void on_attached(Domain *domain, const GError *error, gpointer data)
+{
+        Request *request = data;
+
+        if (error) {
+                request_fail(request, error);
+                return;
+        }
+        log_event(LOG_NOTICE, MESSAGE_DOMAIN_ATTACHED, domain, NULL, NULL,
+                  "domain '%s' attached: QEMU %s, process %u, %u disks", domain->name, domain->version,
+                  domain->pid, domain->disks->len);
+        request_reply_object(request, domain_path(domain));
+}
+
+void run_Manager_AttachDomain(Request *request)
+{
+        g_autoptr(GPtrArray) options = NULL;
+        g_autoptr(GError) error = NULL;
+        const char *name, *path;
+
+        sd_bus_message_read(request->message, "ss", &name, &path);
+        options = options_read(request->message, no_options, &error);
+        if (!options)
+                request_fail(request, error);
+        else
+                engine_attach(request->service->engine, name, path, -1, on_attached, request);
+}
+
+void run_Manager_AttachDomainFd(Request *request)
+{
+        g_autoptr(GPtrArray) options = NULL;
+        g_autoptr(GError) error = NULL;
+        const char *name;
+        int fd;
+
+        sd_bus_message_read(request->message, "sh", &name, &fd);
+        options = options_read(request->message, no_options, &error);
+        if (!options) {
+                request_fail(request, error);
+                return;
+        }
+        /* The message owns its descriptor, and the connection outlives the message. */
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+                request_fail_new(request, BJ_ERROR_LIMIT_EXCEEDED, "the service has no descriptor left");
+        else
+                engine_attach(request->service->engine, name, NULL, fd, on_attached, request);
+}
+
+static void on_domain_looked(Domain *domain, const GError *error, gpointer data)
+{
+        Request *request = data;
+
+        /* What QEMU does not tell now is not known better by anybody; the domain is there all the same. */
+        (void) error;
+        if (domain->removed)
+                request_fail_new(request, BJ_ERROR_NO_SUCH_DOMAIN, "domain '%s' was detached meanwhile",
+                                 domain->name);
+        else
+                request_reply_object(request, domain_path(domain));
+}
+
+void run_Manager_GetDomain(Request *request)
+{
+        const char *name;
+        Domain *domain;
+
+        sd_bus_message_read(request->message, "s", &name);
+        domain = engine_domain_by_name_or_uuid(request->service->engine, name);
+        if (!domain)
+                request_fail_new(request, BJ_ERROR_NO_SUCH_DOMAIN, "there is no domain '%s'", name);
+        else if (!domain->host.qmp || domain->late_command)
+                request_reply_object(request, domain_path(domain));
+        else
+                /* QEMU sends no event for a disk or an overlay that somebody else adds. */
+                domain_look_then(domain, on_domain_looked, request);
+}
+
+void run_Manager_GetJob(Request *request)
+{
+        const char *id;
+        Job *job;
+
+        sd_bus_message_read(request->message, "s", &id);
+        job = engine_job(request->service->engine, id);
+        if (job)
+                request_reply_object(request, job_path(job));
+        else
+                request_fail_new(request, BJ_ERROR_NO_SUCH_JOB, "there is no job '%s'", id);
+}
+
+static const char *const job_states[] = { "starting",   "running",   "paused",       "ready",
+                                          "completing", "concluded", "disconnected", NULL };
+static const OptionRule list_rules[] = {
+        { "domain", 's' },
+        { "state", 's', .values = job_states },
+        { .key = NULL },
+};
+
+static int append_job(sd_bus_message *reply, const Job *job, Service *service)
+{
+        g_autofree char *path = job_path(job);
+        int r = sd_bus_message_open_container(reply, 'a', "{sv}");
+
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "{sv}", "Path", "o", path);
+        if (r >= 0)
+                r = properties_append_all(job_properties, reply, job, service);
+        return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+void run_Manager_ListJobs(Request *request)
+{
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) options = options_read(request->message, list_rules, &error);
+        GPtrArray *jobs = engine_jobs(request->service->engine);
+        sd_bus_message *reply = NULL;
+
+        if (!options) {
+                request_fail(request, error);
+                return;
+        }
+        const char *domain = options_text(options, "domain"), *state = options_text(options, "state");
+        if (sd_bus_message_new_method_return(request->message, &reply) < 0 ||
+            sd_bus_message_open_container(reply, 'a', "a{sv}") < 0)
+                g_error("out of memory");
+        for (guint i = 0; i < jobs->len; i++) {
+                const Job *job = jobs->pdata[i];
+
+                if ((!domain || g_str_equal(domain, job->domain)) &&
+                    (!state || g_str_equal(state, job_state_name(job->state))))
+                        append_job(reply, job, request->service);
+        }
+        sd_bus_message_close_container(reply);
+        request_reply_message(request, reply);
+        sd_bus_message_unref(reply);
+}
+
+#define CONSTANT(name, type) \
+        SD_BUS_PROPERTY(name, type, get_manager_property, 0, SD_BUS_VTABLE_PROPERTY_CONST)
+#define CHANGING(name, type) \
+        SD_BUS_PROPERTY(name, type, get_manager_property, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE)
+
+const sd_bus_vtable manager_vtable[] = {
+        SD_BUS_VTABLE_START(0),
+        SD_BUS_METHOD_WITH_ARGS("AttachDomain", SD_BUS_ARGS("s", name, "s", qmp_path, "a{sv}", options),
+                                SD_BUS_RESULT("o", domain), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("AttachDomainFd", SD_BUS_ARGS("s", name, "h", qmp, "a{sv}", options),
+                                SD_BUS_RESULT("o", domain), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetDomain", SD_BUS_ARGS("s", name_or_uuid), SD_BUS_RESULT("o", domain),
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", id), SD_BUS_RESULT("o", job), request_dispatch,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("aa{sv}", jobs),
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        CONSTANT("Version", "s"),
+        CONSTANT("Capabilities", "as"),
+        CHANGING("Domains", "ao"),
+        CHANGING("Jobs", "ao"),
+        SD_BUS_SIGNAL_WITH_ARGS("DomainAdded", SD_BUS_ARGS("s", name, "o", domain), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("DomainRemoved", SD_BUS_ARGS("s", name, "o", domain), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("s", id, "o", job), 0),
+        SD_BUS_SIGNAL_WITH_ARGS("JobRemoved", SD_BUS_ARGS("s", id, "o", job, "s", result), 0),
+        SD_BUS_VTABLE_END,
+};

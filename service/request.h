@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "callers.h"
+#include "service.h"
+
+/* A method call on its way: who calls, may they, then the method's own function, then the reply, which may
+ * come much later. Every method of every interface takes this one way. */
+
+typedef struct Request Request;
+
+struct Request {
+        Service *service;
+        sd_bus_message *message;
+        const struct Method *method;
+        char *sender;
+        guint32 uid;
+        GCancellable *cancellable;
+        Job *job; /* that a waiting request waits for */
+};
+
+/* The handler of every method in every vtable. */
+int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *error);
+
+/* For callers.c: the uid is known now; the caller is gone. */
+void request_go_on(Request *request);
+void request_drop(Request *request);
+
+/* Each ends the request. */
+void request_reply(Request *request);
+void request_reply_object(Request *request, char *path); /* takes it */
+void request_reply_message(Request *request, sd_bus_message *reply);
+void request_fail(Request *request, const GError *error);
+void request_fail_new(Request *request, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* Keeps the request until its job concludes. */
+void request_wait(Request *request, Job *job);
+void requests_job_concluded(Service *service, Job *job);
+void requests_job_refused(Service *service, Job *job, const GError *error);
+void requests_domain_late(Service *service, Domain *domain, const char *command);
+
+/* The object that was called; ends the request with NoSuch… where it is gone by now. */
+Domain *request_domain(Request *request);
+Disk *request_disk(Request *request);
+Job *request_job(Request *request);
+
+/* NAME-bus.c: what each method does once it is authorized; the rows of the authorization table. */
+void run_Manager_AttachDomain(Request *request);
+void run_Manager_AttachDomainFd(Request *request);
+void run_Manager_GetDomain(Request *request);
+void run_Manager_GetJob(Request *request);
+void run_Manager_ListJobs(Request *request);
+void run_Domain_Detach(Request *request);
+void run_Domain_Suspend(Request *request);
+void run_Domain_Resume(Request *request);
+void run_Disk_Commit(Request *request);
+void run_Job_Abort(Request *request);
+void run_Job_Pivot(Request *request);
+void run_Job_SetSpeed(Request *request);
+void run_Job_Pause(Request *request);
+void run_Job_Resume(Request *request);
+void run_Job_SetMode(Request *request);
+void run_Job_Dismiss(Request *request);

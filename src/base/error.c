@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/error.h"
+
+G_DEFINE_QUARK(blockjobd - error - quark, bj_error)
+
+static const char *const names[BJ_N_ERRORS] = {
+#define X(code, name) [code] = name,
+        BJ_ERRORS(X)
+#undef X
+};
+
+const char *bj_error_name(const GError *error)
+{
+        if (error->domain == BJ_ERROR && error->code >= 0 && error->code < BJ_N_ERRORS)
+                return names[error->code];
+        return names[BJ_ERROR_FAILED];
+}

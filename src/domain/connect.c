@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/domain.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <glib-unix.h>
+
+#include "base/error.h"
+#include "base/json.h"
+
+#define RETRY_FIRST_MILLISECONDS 10
+#define RETRY_LAST_MILLISECONDS 2000
+
+static void connect_again(Domain *domain);
+
+/* ---- which process it is ---- */
+
+/* Field 22 of /proc/PID/stat: with the pid it names a process for as long as the machine is up. */
+static guint64 start_time_of(guint32 pid)
+{
+        g_autofree char *path = g_strdup_printf("/proc/%u/stat", pid), *text = NULL;
+        const char *end;
+        guint64 start = 0;
+
+        if (!g_file_get_contents(path, &text, NULL, NULL) || !(end = strrchr(text, ')')))
+                return 0;
+        if (sscanf(end + 1,
+                   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d "
+                   "%" G_GINT64_MODIFIER "u",
+                   &start) != 1)
+                return 0;
+        return start;
+}
+
+static char *instance_of(guint32 pid)
+{
+        return g_strdup_printf("%u-%" G_GUINT64_FORMAT, pid, pid ? start_time_of(pid) : 0);
+}
+
+static gboolean process_is_over(const Domain *domain)
+{
+        struct pollfd fd = { domain->pidfd, POLLIN, 0 };
+
+        if (domain->pid == 0)
+                return TRUE; /* in a namespace that is not ours: nobody listening has to do as proof */
+        if (domain->pidfd >= 0)
+                return poll(&fd, 1, 0) > 0;
+        g_autofree char *instance = instance_of(domain->pid);
+        return strcmp(instance, domain->instance) != 0;
+}
+
+static void tell_jobs_that_qemu_is_gone(Domain *domain)
+{
+        g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
+
+        for (guint i = 0; i < jobs->len; i++)
+                job_qemu_gone(jobs->pdata[i]);
+}
+
+static void become_gone(Domain *domain, const char *reason)
+{
+        g_autoptr(Domain) self = domain_ref(domain);
+
+        if (domain->gone)
+                return;
+        domain->gone = TRUE;
+        domain_drop_connection(domain);
+        if (domain->shutdown_reason == NULL) {
+                g_free(domain->reason);
+                domain->reason = g_strdup(reason);
+                domain->state = DOMAIN_CRASHED;
+        }
+        domain->observer->gone(domain, domain->observer_data);
+        domain_update_state(domain);
+        domain->observer->changed(domain, DOMAIN_CHANGED_STATE, domain->observer_data);
+        tell_jobs_that_qemu_is_gone(domain);
+        domain_save(domain);
+}
+
+static gboolean on_process_over(int fd, GIOCondition condition, gpointer data)
+{
+        Domain *domain = data;
+
+        (void) fd;
+        (void) condition;
+        domain->pid_watch = 0;
+        /* With a connection still there, what QEMU said last is read first, up to its end. */
+        if (!domain->connection && !domain->gone)
+                become_gone(domain, "QEMU went away");
+        return G_SOURCE_REMOVE;
+}
+
+static void watch_process(Domain *domain)
+{
+        if (domain->pid == 0 || domain->pidfd >= 0)
+                return;
+        domain->pidfd = (int) syscall(SYS_pidfd_open, domain->pid, 0);
+        if (domain->pidfd >= 0)
+                domain->pid_watch = g_unix_fd_add(domain->pidfd, G_IO_IN, on_process_over, domain);
+}
+
+/* ---- the connection ---- */
+
+void domain_drop_connection(Domain *domain)
+{
+        QmpConnection *connection = g_steal_pointer(&domain->connection);
+
+        domain->host.qmp = NULL;
+        g_clear_handle_id(&domain->retry, g_source_remove);
+        g_clear_handle_id(&domain->poll, g_source_remove);
+        for (guint i = 0; i < domain->jobs->len; i++)
+                job_connection_lost(domain->jobs->pdata[i]);
+        qmp_connection_free(connection);
+}
+
+static void end_attach(Domain *domain, const GError *error)
+{
+        DomainDone attached = domain->attached;
+
+        domain->attached = NULL;
+        if (attached)
+                attached(domain, error, domain->attached_data);
+}
+
+static gboolean on_retry(gpointer data)
+{
+        Domain *domain = data;
+
+        domain->retry = 0;
+        connect_again(domain);
+        return G_SOURCE_REMOVE;
+}
+
+static void retry_later(Domain *domain, const GError *error)
+{
+        g_free(domain->reason);
+        domain->reason = g_strdup(error->message);
+        domain->state = DOMAIN_DISCONNECTED;
+        domain->observer->changed(domain, DOMAIN_CHANGED_STATE, domain->observer_data);
+        domain->retry_delay =
+                CLAMP(domain->retry_delay * 2, RETRY_FIRST_MILLISECONDS, RETRY_LAST_MILLISECONDS);
+        if (domain->path)
+                domain->retry = g_timeout_add(domain->retry_delay, on_retry, domain);
+}
+
+static void open_connection(Domain *domain, int fd);
+
+/* The connection is gone; is QEMU? Nobody listening and no process is a proof, anything else is not. */
+static void connect_again(Domain *domain)
+{
+        g_autoptr(GError) error = NULL;
+
+        if (domain->path) {
+                open_connection(domain, -1);
+                return;
+        }
+        if (process_is_over(domain)) {
+                become_gone(domain, "QEMU went away");
+                return;
+        }
+        g_set_error(&error, BJ_ERROR, BJ_ERROR_DISCONNECTED,
+                    "the passed connection was lost: attach the domain again");
+        retry_later(domain, error);
+}
+
+static void fail_connection(Domain *domain, const GError *cause)
+{
+        g_autoptr(Domain) self = domain_ref(domain);
+        g_autoptr(GError) error = g_error_copy(cause);
+        gboolean was_ready = domain->host.qmp != NULL;
+        gboolean nobody = g_error_matches(error, BJ_ERROR, BJ_ERROR_DISCONNECTED) ||
+                          g_error_matches(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT);
+
+        domain_drop_connection(domain);
+        if (domain->attached) {
+                end_attach(domain, error);
+                return;
+        }
+        if (was_ready) {
+                domain->retry_delay = 0;
+                domain->observer->connection_lost(domain, error, domain->observer_data);
+                domain_update_state(domain);
+                connect_again(domain);
+        } else if (nobody && process_is_over(domain))
+                become_gone(domain, "QEMU went away");
+        else
+                retry_later(domain, error);
+}
+
+static void on_lost(const GError *error, gpointer data)
+{
+        fail_connection(data, error);
+}
+
+static void on_event(const char *event, JsonObject *event_data, gint64 when, gpointer data)
+{
+        g_autoptr(Domain) domain = domain_ref(data);
+
+        domain_handle_event(domain, event, event_data, when);
+}
+
+static void on_late(const char *command, gpointer data)
+{
+        Domain *domain = data;
+
+        g_free(domain->late_command);
+        domain->late_command = g_strdup(command);
+        domain_update_state(domain);
+        domain->observer->late(domain, command, domain->observer_data);
+}
+
+/* ---- the first exchange ---- */
+
+static void on_first_look(Domain *domain, const GError *error, gpointer data)
+{
+        (void) data;
+        if (!domain->host.qmp)
+                return; /* lost meanwhile, which was said there */
+        if (error && domain->attached) {
+                g_autoptr(GError) copy = g_error_copy(error);
+                domain_drop_connection(domain);
+                end_attach(domain, copy);
+                return;
+        }
+        domain_update_state(domain);
+        domain_schedule_poll(domain);
+        if (domain->attached)
+                end_attach(domain, NULL);
+        else if (domain->observer)
+                domain->observer->connection_regained(domain, domain->observer_data);
+}
+
+static void on_uuid(JsonNode *result, const GError *error, gpointer data)
+{
+        Domain *domain = data;
+
+        if (error || !domain->connection || !JSON_NODE_HOLDS_OBJECT(result))
+                return;
+        const char *uuid = json_string(json_node_get_object(result), "UUID");
+        /* QEMU's word for "none was given". */
+        if (uuid && strcmp(uuid, "00000000-0000-0000-0000-000000000000") != 0) {
+                g_free(domain->uuid);
+                domain->uuid = g_strdup(uuid);
+        }
+}
+
+static void go_on(Domain *domain)
+{
+        g_autoptr(GError) error = NULL;
+
+        if (!capabilities_suffice(domain->host.capabilities, &error)) {
+                fail_connection(domain, error);
+                return;
+        }
+        domain->host.qmp = domain->connection;
+        if (domain->host.capabilities->has[CAPABILITY_NAME])
+                qmp_execute(domain->host.qmp, "query-uuid", NULL, on_uuid, domain);
+        domain_look_then(domain, on_first_look, NULL);
+}
+
+static void on_schema(JsonNode *result, const GError *error, gpointer data)
+{
+        Domain *domain = data;
+
+        if (!domain->connection)
+                return;
+        if (error) {
+                fail_connection(domain, error);
+                return;
+        }
+        domain->host.capabilities = capabilities_new(result);
+        g_hash_table_insert(domain->capability_cache, g_strdup(domain->version),
+                            capabilities_ref(domain->host.capabilities));
+        go_on(domain);
+}
+
+static gboolean is_the_same_qemu(Domain *domain, guint32 pid)
+{
+        g_autofree char *instance = instance_of(pid);
+
+        if (*domain->instance && strcmp(domain->instance, instance) != 0)
+                return FALSE;
+        g_free(domain->instance);
+        domain->instance = g_steal_pointer(&instance);
+        domain->pid = pid;
+        return TRUE;
+}
+
+static void on_ready(gpointer data)
+{
+        g_autoptr(Domain) domain = domain_ref(data);
+
+        if (!is_the_same_qemu(domain, qmp_connection_pid(domain->connection))) {
+                become_gone(domain, "QEMU went away; another one answers on its socket");
+                return;
+        }
+        watch_process(domain);
+        g_free(domain->version);
+        domain->version = g_strdup(qmp_connection_version(domain->connection));
+        g_clear_pointer(&domain->host.capabilities, capabilities_unref);
+        domain->host.capabilities = g_hash_table_lookup(domain->capability_cache, domain->version);
+        if (domain->host.capabilities) {
+                capabilities_ref(domain->host.capabilities);
+                go_on(domain);
+        } else
+                qmp_execute(domain->connection, "query-qmp-schema", NULL, on_schema, domain);
+}
+
+static const QmpHandlers handlers = { on_ready, on_event, on_lost, on_late };
+
+static void open_connection(Domain *domain, int fd)
+{
+        g_autoptr(GError) error = NULL;
+        gboolean opened;
+
+        domain->connection = qmp_connection_new(&handlers, domain);
+        opened = fd >= 0 ? qmp_connection_open_fd(domain->connection, fd, &error)
+                         : qmp_connection_open(domain->connection, domain->path, &error);
+        if (!opened)
+                fail_connection(domain, error);
+}
+
+void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data)
+{
+        domain->attached = attached;
+        domain->attached_data = data;
+        open_connection(domain, fd);
+}
+
+void domain_recover(Domain *domain)
+{
+        g_autofree char *instance = instance_of(domain->pid);
+
+        if (domain->gone) {
+                tell_jobs_that_qemu_is_gone(domain);
+                return;
+        }
+        /* The end of a process that is over already shows as well, also where nobody has waited for it yet.
+         */
+        if (strcmp(instance, domain->instance) == 0)
+                watch_process(domain);
+        connect_again(domain);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/domain.h"
+
+#include <string.h>
+
+void disk_free(Disk *disk)
+{
+        job_unref(disk->job);
+        chain_free(disk->chain);
+        g_free(disk->target);
+        g_free(disk->device);
+        g_free(disk);
+}
+
+Disk *domain_add_disk(Domain *domain, const char *target, const char *device, Chain *chain)
+{
+        Disk *disk = g_new0(Disk, 1);
+
+        disk->domain = domain;
+        disk->target = g_strdup(target);
+        disk->device = g_strdup(device);
+        disk->chain = chain;
+        g_ptr_array_add(domain->disks, disk);
+        return disk;
+}
+
+const char *disk_source(const Disk *disk)
+{
+        const Layer *active = chain_layer(disk->chain, 0);
+
+        return active ? active->source : "";
+}
+
+static void changed(Disk *disk, guint changes)
+{
+        if (changes && disk->domain->observer)
+                disk->domain->observer->disk_changed(disk, changes, disk->domain->observer_data);
+}
+
+void disk_set_job(Disk *disk, Job *job)
+{
+        if (disk->job == job)
+                return;
+        job_unref(disk->job);
+        disk->job = job ? job_ref(job) : NULL;
+        changed(disk, DISK_CHANGED_JOB);
+}
+
+static gboolean same_images(const Chain *a, const Chain *b)
+{
+        if (a->layers->len != b->layers->len)
+                return FALSE;
+        for (guint i = 0; i < a->layers->len; i++)
+                if (strcmp(chain_layer(a, i)->source, chain_layer(b, i)->source) != 0 ||
+                    strcmp(chain_layer(a, i)->format, chain_layer(b, i)->format) != 0)
+                        return FALSE;
+        return TRUE;
+}
+
+static guint compare(const Chain *old, const Chain *new)
+{
+        static const Layer none = { (char *) "", (char *) "", (char *) "", (char *) "", 0, 0, FALSE };
+        const Layer *before = chain_layer(old, 0) ? chain_layer(old, 0) : &none;
+        const Layer *after = chain_layer(new, 0) ? chain_layer(new, 0) : &none;
+        guint changes = 0;
+
+        if (strcmp(old->root, new->root) != 0)
+                changes |= DISK_CHANGED_NODE;
+        if (strcmp(before->source, after->source) != 0 || strcmp(before->format, after->format) != 0)
+                changes |= DISK_CHANGED_SOURCE;
+        if (before->virtual_size != after->virtual_size)
+                changes |= DISK_CHANGED_CAPACITY;
+        if (before->read_only != after->read_only)
+                changes |= DISK_CHANGED_READ_ONLY;
+        if (!g_strv_equal((const char *const *) old->filters, (const char *const *) new->filters))
+                changes |= DISK_CHANGED_FILTERS;
+        if (!chain_equal(old, new))
+                changes |= DISK_CHANGED_CHAIN;
+        return changes;
+}
+
+static void set_chain(Disk *disk, Chain *chain)
+{
+        g_autoptr(Chain) old = disk->chain;
+
+        disk->chain = chain;
+        changed(disk, compare(old, chain));
+        if (!same_images(old, chain))
+                domain_save(disk->domain);
+}
+
+void disk_cut_chain(Disk *disk, const char *source)
+{
+        for (guint i = 1; i < disk->chain->layers->len; i++) {
+                if (strcmp(chain_layer(disk->chain, i)->source, source) == 0) {
+                        set_chain(disk, chain_copy_below(disk->chain, i));
+                        return;
+                }
+        }
+}
+
+static void update_disk(Domain *domain, const GraphRoot *root)
+{
+        g_autoptr(GError) error = NULL;
+        Disk *disk = domain_disk(domain, root->target);
+        Chain *chain = chain_new(root, &error);
+
+        if (!chain) {
+                if (domain->observer)
+                        domain->observer->warning(domain, error->message, domain->observer_data);
+                return;
+        }
+        if (disk) {
+                set_chain(disk, chain);
+                return;
+        }
+        disk = domain_add_disk(domain, root->target, root->device, chain);
+        for (guint i = 0; i < domain->jobs->len; i++)
+                if (strcmp(((Job *) domain->jobs->pdata[i])->disk, disk->target) == 0)
+                        disk_set_job(disk, domain->jobs->pdata[i]);
+        if (domain->observer)
+                domain->observer->disk_added(disk, domain->observer_data);
+        domain_save(domain);
+}
+
+void domain_update_disks(Domain *domain)
+{
+        guint before = domain->disks->len;
+        gboolean changed_set = FALSE;
+
+        for (guint i = 0; i < domain->host.graph->roots->len; i++)
+                update_disk(domain, domain->host.graph->roots->pdata[i]);
+        changed_set = domain->disks->len != before;
+
+        for (guint i = domain->disks->len; i-- > 0;) {
+                Disk *disk = domain->disks->pdata[i];
+
+                if (graph_root(domain->host.graph, disk->device))
+                        continue;
+                if (domain->observer)
+                        domain->observer->disk_removed(disk, domain->observer_data);
+                g_ptr_array_remove_index(domain->disks, i);
+                changed_set = TRUE;
+        }
+        if (!changed_set)
+                return;
+        domain_save(domain);
+        if (domain->observer)
+                domain->observer->changed(domain, DOMAIN_CHANGED_DISKS, domain->observer_data);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <sys/types.h>
+
+#include "graph/chain.h"
+#include "job/job.h"
+
+/* A QEMU and its disks, as a world of its own: what happens in one delays no other. */
+
+typedef enum {
+        DOMAIN_RUNNING,
+        DOMAIN_PAUSED,
+        DOMAIN_SHUTOFF,
+        DOMAIN_CRASHED,
+        DOMAIN_DISCONNECTED,
+} DomainState;
+
+typedef enum {
+        DOMAIN_CHANGED_STATE = 1 << 0, /* State and StateReason */
+        DOMAIN_CHANGED_PID = 1 << 1,
+        DOMAIN_CHANGED_DISKS = 1 << 2,
+        DOMAIN_CHANGED_JOBS = 1 << 3,
+} DomainChange;
+
+typedef enum {
+        DISK_CHANGED_NODE = 1 << 0,
+        DISK_CHANGED_SOURCE = 1 << 1, /* Source and Format */
+        DISK_CHANGED_CAPACITY = 1 << 2,
+        DISK_CHANGED_READ_ONLY = 1 << 3,
+        DISK_CHANGED_CHAIN = 1 << 4,
+        DISK_CHANGED_FILTERS = 1 << 5,
+        DISK_CHANGED_JOB = 1 << 6,
+} DiskChange;
+
+typedef struct Domain Domain;
+typedef struct Disk Disk;
+
+typedef void (*DomainDone)(Domain *domain, const GError *error, gpointer data);
+
+typedef struct {
+        void (*changed)(Domain *domain, guint changes, gpointer data);
+        void (*disk_added)(Disk *disk, gpointer data);
+        void (*disk_removed)(Disk *disk, gpointer data);
+        void (*disk_changed)(Disk *disk, guint changes, gpointer data);
+        void (*connection_lost)(Domain *domain, const GError *error, gpointer data);
+        void (*connection_regained)(Domain *domain, gpointer data);
+        void (*gone)(Domain *domain, gpointer data);
+        void (*late)(Domain *domain, const char *command, gpointer data);
+        void (*warning)(Domain *domain, const char *text, gpointer data);
+} DomainObserver;
+
+struct Disk {
+        Domain *domain;
+        char *target; /* its name */
+        char *device; /* what QEMU knows it by */
+        Chain *chain;
+        Job *job; /* that runs on it, also one that QEMU has not accepted yet */
+};
+
+struct Domain {
+        JobHost host;
+        grefcount references;
+        const DomainObserver *observer;
+        gpointer observer_data;
+        /* Capabilities are the same for all QEMUs of one version string. */
+        GHashTable *capability_cache;
+
+        char *name, *uuid;
+        char *path;     /* of the QMP socket; NULL: it was passed as a descriptor */
+        guint32 pid;    /* 0 = unknown */
+        char *instance; /* "PID-STARTTIME" */
+        char *version;
+        DomainState state;
+        char *reason;
+        char *shutdown_reason; /* QEMU announced its end */
+        char *run_state;       /* QEMU's word */
+        gboolean gone;         /* that QEMU is no more */
+        gboolean removed;
+        char *late_command;
+
+        GPtrArray *disks; /* Disk */
+        GPtrArray *jobs;  /* Job, those that have not concluded */
+
+        /* connection */
+        QmpConnection *connection; /* also before it is ready */
+        int pidfd;
+        guint pid_watch, retry, retry_delay, poll;
+        gboolean poll_under_way;
+        DomainDone attached; /* while its first connection is made */
+        gpointer attached_data;
+
+        /* looks */
+        struct Look *look;
+        GArray *look_next; /* who waits for the look after the one under way */
+
+        /* record */
+        gboolean saving, save_again;
+        DomainDone saved; /* of the next save, once */
+        gpointer saved_data;
+};
+
+/* domain.c */
+Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_cache);
+Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
+                         GHashTable *capability_cache);
+Domain *domain_ref(Domain *domain);
+void domain_unref(Domain *domain);
+/* Takes it out of service: no handler is called any more. Its jobs lose their host. */
+void domain_remove(Domain *domain);
+const char *domain_state_name(DomainState state);
+Disk *domain_disk(Domain *domain, const char *target);
+Job *domain_job_by_qemu_id(Domain *domain, const char *id);
+void domain_add_job(Domain *domain, Job *job);
+void domain_drop_job(Domain *domain, Job *job);
+/* A list that stays while the jobs come to their ends. */
+GPtrArray *domain_copy_jobs(Domain *domain);
+void domain_update_state(Domain *domain);
+/* Sooner or later, synced; once at a time. */
+void domain_save(Domain *domain);
+
+/* disk.c */
+void disk_free(Disk *disk);
+Disk *domain_add_disk(Domain *domain, const char *target, const char *device, Chain *chain);
+void domain_update_disks(Domain *domain);
+void disk_set_job(Disk *disk, Job *job);
+/* After QEMU went away: the layers above the image `source` are no part of the disk. */
+void disk_cut_chain(Disk *disk, const char *source);
+const char *disk_source(const Disk *disk);
+
+/* connect.c: the connection and what follows when it ends */
+/* `fd` is taken, -1: the socket at `path`. `attached` may be called before this returns. */
+void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data);
+/* Connects a domain from its record again, with its jobs, or finds out that its QEMU is gone. */
+void domain_recover(Domain *domain);
+void domain_drop_connection(Domain *domain);
+
+/* look.c: asking QEMU, and its events */
+void domain_look(Domain *domain, Job *job, JobLooked looked);
+void domain_look_then(Domain *domain, DomainDone done, gpointer data);
+void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gint64 when);
+void domain_query_status(Domain *domain);
+/* Progress is asked for while a job runs, and not otherwise. */
+void domain_schedule_poll(Domain *domain);
+
+/* control.c: what callers ask for */
+void domain_suspend(Domain *domain, DomainDone done, gpointer data);
+void domain_resume(Domain *domain, DomainDone done, gpointer data);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Domain, domain_unref)

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "domain/engine.h"
+
+struct Engine {
+        Journal *journal;
+        const EngineObserver *observer;
+        gpointer data;
+        GHashTable *capability_cache;
+        GPtrArray *domains, *jobs;
+        GPtrArray *attaching; /* Domain, borrowed: their attach is under way */
+        GHashTable *by_name, *by_id;
+        gboolean may_tell;
+        guint expiry;
+
+        guint start_check;
+        gint64 start_deadline;
+        void (*started)(gpointer data);
+        gpointer started_data;
+};
+
+const JobDriver *const *engine_drivers(void);
+
+/* observe.c: what domains and jobs tell the engine */
+void engine_watch_domain(Engine *engine, Domain *domain);
+void engine_watch_job(Engine *engine, Job *job);
+void engine_add_job(Engine *engine, Job *job);
+void engine_remove_job(Engine *engine, Job *job);
+void engine_remove_domain(Engine *engine, Domain *domain);
+void engine_expire_finished(Engine *engine);
+
+/* recover.c: going on after a start */
+void engine_adopt_jobs(Engine *engine, Domain *domain);

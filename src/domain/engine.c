@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/engine.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "domain/engine-private.h"
+#include "job/commit.h"
+
+static const JobDriver *const drivers[] = { &active_commit_driver, NULL };
+
+const JobDriver *const *engine_drivers(void)
+{
+        return drivers;
+}
+
+Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data)
+{
+        Engine *engine = g_new0(Engine, 1);
+
+        engine->journal = journal;
+        engine->observer = observer;
+        engine->data = data;
+        engine->capability_cache =
+                g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify) capabilities_unref);
+        engine->domains = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
+        engine->jobs = g_ptr_array_new_with_free_func((GDestroyNotify) job_unref);
+        engine->attaching = g_ptr_array_new();
+        engine->by_name = g_hash_table_new(g_str_hash, g_str_equal);
+        engine->by_id = g_hash_table_new(g_str_hash, g_str_equal);
+        return engine;
+}
+
+void engine_free(Engine *engine)
+{
+        if (!engine)
+                return;
+        g_clear_handle_id(&engine->expiry, g_source_remove);
+        g_clear_handle_id(&engine->start_check, g_source_remove);
+        for (guint i = 0; i < engine->domains->len; i++)
+                domain_drop_connection(engine->domains->pdata[i]);
+        g_ptr_array_unref(engine->attaching);
+        g_hash_table_unref(engine->by_name);
+        g_hash_table_unref(engine->by_id);
+        g_ptr_array_unref(engine->jobs);
+        g_ptr_array_unref(engine->domains);
+        g_hash_table_unref(engine->capability_cache);
+        journal_close(engine->journal);
+        g_free(engine);
+}
+
+GPtrArray *engine_domains(Engine *engine)
+{
+        return engine->domains;
+}
+
+GPtrArray *engine_jobs(Engine *engine)
+{
+        return engine->jobs;
+}
+
+Domain *engine_domain(Engine *engine, const char *name)
+{
+        return g_hash_table_lookup(engine->by_name, name);
+}
+
+Domain *engine_domain_by_name_or_uuid(Engine *engine, const char *name_or_uuid)
+{
+        Domain *domain = engine_domain(engine, name_or_uuid);
+
+        for (guint i = 0; !domain && *name_or_uuid && i < engine->domains->len; i++)
+                if (g_ascii_strcasecmp(((Domain *) engine->domains->pdata[i])->uuid, name_or_uuid) == 0)
+                        domain = engine->domains->pdata[i];
+        return domain;
+}
+
+Job *engine_job(Engine *engine, const char *id)
+{
+        return g_hash_table_lookup(engine->by_id, id);
+}
+
+gboolean engine_is_calm(const Engine *engine)
+{
+        for (guint i = 0; i < engine->jobs->len; i++) {
+                const Job *job = engine->jobs->pdata[i];
+
+                if (job->synced && !job->gone && job->status >= STATUS_WAITING &&
+                    job->status <= STATUS_ABORTING)
+                        return FALSE;
+        }
+        return TRUE;
+}
+
+/* ---- attach and detach ---- */
+
+typedef struct {
+        Engine *engine;
+        DomainDone done;
+        gpointer data;
+} Attach;
+
+static gboolean name_is_good(const char *name)
+{
+        gsize length = strlen(name);
+
+        return length >= 1 && length <= 128 && g_ascii_isalnum(name[0]) &&
+               strspn(name, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "._-") == length;
+}
+
+static gboolean check_attach(Engine *engine, const char *name, const char *path, GError **error)
+{
+        Domain *taken = engine_domain(engine, name);
+
+        if (!name_is_good(name)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                            "'%s' is no domain name: 1 to 128 of [A-Za-z0-9._-], a letter or digit first",
+                            name);
+                return FALSE;
+        }
+        if (path && *path != '/') {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                            "QMP socket '%s' is no absolute path", path);
+                return FALSE;
+        }
+        for (guint i = 0; i < engine->attaching->len; i++)
+                if (strcmp(((Domain *) engine->attaching->pdata[i])->name, name) == 0)
+                        taken = engine->attaching->pdata[i];
+        if (taken && !taken->gone && (taken->path || taken->host.qmp || path)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_EXISTS, "there is a domain '%s' already", name);
+                return FALSE;
+        }
+        for (guint i = 0; path && i < engine->domains->len; i++) {
+                const Domain *other = engine->domains->pdata[i];
+
+                if (!other->gone && g_strcmp0(other->path, path) == 0) {
+                        g_set_error(error, BJ_ERROR, BJ_ERROR_EXISTS,
+                                    "'%s' is attached already, as domain '%s'", path, other->name);
+                        return FALSE;
+                }
+        }
+        if (engine->domains->len + engine->attaching->len >= DOMAINS_MAX) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "there are %d domains already",
+                            DOMAINS_MAX);
+                return FALSE;
+        }
+        return TRUE;
+}
+
+static void attach_end(Attach *attach, Domain *domain, const GError *error)
+{
+        g_ptr_array_remove_fast(attach->engine->attaching, domain);
+        attach->done(domain, error, attach->data);
+        g_free(attach);
+}
+
+static void on_attach_saved(Domain *domain, const GError *error, gpointer data)
+{
+        Attach *attach = data;
+        Engine *engine = attach->engine;
+
+        if (error) {
+                domain_remove(domain);
+                attach_end(attach, domain, error);
+                domain_unref(domain);
+                return;
+        }
+        g_hash_table_insert(engine->by_name, domain->name, domain);
+        g_ptr_array_add(engine->domains, domain);
+        engine->observer->domain_added(domain, engine->data);
+        attach_end(attach, domain, NULL);
+        /* Jobs of an earlier time with this domain. */
+        engine_adopt_jobs(engine, domain);
+}
+
+static void on_attached(Domain *domain, const GError *error, gpointer data)
+{
+        Attach *attach = data;
+        Domain *old;
+
+        if (error) {
+                domain_remove(domain);
+                attach_end(attach, domain, error);
+                domain_unref(domain);
+                return;
+        }
+        old = engine_domain(attach->engine, domain->name);
+        if (old)
+                engine_remove_domain(attach->engine, old);
+        domain->saved = on_attach_saved;
+        domain->saved_data = attach;
+        domain_save(domain);
+}
+
+void engine_attach(Engine *engine, const char *name, const char *path, int fd, DomainDone done,
+                   gpointer data)
+{
+        g_autoptr(GError) error = NULL;
+        Attach *attach;
+        Domain *domain;
+
+        if (!check_attach(engine, name, path, &error)) {
+                if (fd >= 0)
+                        close(fd);
+                done(NULL, error, data);
+                return;
+        }
+        attach = g_new(Attach, 1);
+        *attach = (Attach){ engine, done, data };
+        domain = domain_new(name, engine->journal, engine->capability_cache);
+        domain->path = g_strdup(path);
+        engine_watch_domain(engine, domain);
+        g_ptr_array_add(engine->attaching, domain);
+        domain_attach(domain, fd, on_attached, attach);
+}
+
+gboolean engine_detach(Engine *engine, Domain *domain, gboolean force, GError **error)
+{
+        for (guint i = 0; i < domain->jobs->len; i++) {
+                const Job *job = domain->jobs->pdata[i];
+
+                if (!force) {
+                        g_set_error(
+                                error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                                "job '%s' runs on disk '%s' of domain '%s': end it, or detach with 'force'",
+                                job->id, job->disk, domain->name);
+                        return FALSE;
+                }
+                if (!job->announced || job->state == JOB_COMPLETING) {
+                        g_set_error(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                                    "job '%s' on disk '%s' of domain '%s' is just %s: wait for that",
+                                    job->id, job->disk, domain->name,
+                                    job->announced ? "ending" : "starting");
+                        return FALSE;
+                }
+        }
+        journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
+        engine_remove_domain(engine, domain);
+        return TRUE;
+}
+
+void engine_remove_domain(Engine *engine, Domain *domain)
+{
+        engine->observer->domain_removed(domain, engine->data);
+        for (guint i = 0; i < engine->jobs->len; i++)
+                if (((Job *) engine->jobs->pdata[i])->host == &domain->host)
+                        job_set_host(engine->jobs->pdata[i], NULL);
+        g_hash_table_remove(engine->by_name, domain->name);
+        domain_remove(domain);
+        g_ptr_array_remove(engine->domains, domain);
+}
+
+/* ---- jobs ---- */
+
+static void no_job(JobStarted started, gpointer data, GError *error)
+{
+        started(NULL, error, data);
+        g_error_free(error);
+}
+
+void engine_commit(Disk *disk, Options *options, guint32 uid, JobStarted started, gpointer data)
+{
+        Domain *domain = disk->domain;
+        g_autoptr(GPtrArray) given = options;
+        GError *error = NULL;
+
+        if (domain->gone)
+                error = g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' is %s", domain->name,
+                                    domain_state_name(domain->state));
+        else if (disk->job)
+                error = g_error_new(BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                                    "disk '%s' of domain '%s' is busy with job '%s'", disk->target,
+                                    domain->name, disk->job->id);
+        else if (domain->jobs->len >= JOBS_PER_DOMAIN_MAX)
+                error = g_error_new(BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "domain '%s' has %d jobs already",
+                                    domain->name, JOBS_PER_DOMAIN_MAX);
+        else
+                commit_check_options(given, disk->target, &error);
+        if (error) {
+                no_job(started, data, error);
+                return;
+        }
+        g_autoptr(Job) job = job_new(&active_commit_driver, domain->name, disk->target, disk->device);
+        job->options = g_steal_pointer(&given);
+        job->started_by = uid;
+        job->speed = options_number(job->options, "speed");
+        job->instance = g_strdup(domain->instance);
+        job->started = started;
+        job->started_data = data;
+        /* Its place on the disk is taken before QEMU is asked, so that two callers cannot both be first. */
+        domain_add_job(domain, job);
+        job->synced = domain->host.qmp != NULL;
+        job_advance(job);
+}
+
+gboolean engine_dismiss(Engine *engine, Job *job, GError **error)
+{
+        if (!job->concluded) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE,
+                            "job '%s' is %s: only a finished job can be dismissed", job->id,
+                            job_state_name(job->state));
+                return FALSE;
+        }
+        engine_remove_job(engine, job);
+        return TRUE;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "domain/domain.h"
+
+/* All domains and all jobs, what is recorded of them, and what the outside can ask for. */
+
+#define DOMAINS_MAX 10000
+#define JOBS_PER_DOMAIN_MAX 64
+#define FINISHED_PER_DOMAIN_MAX 64
+#define FINISHED_SECONDS (60 * 60)
+
+typedef struct Engine Engine;
+
+/* Whoever shows the engine to the world. A `..._removed` comes while the thing can still be looked up. */
+typedef struct {
+        void (*domain_added)(Domain *domain, gpointer data);
+        void (*domain_removed)(Domain *domain, gpointer data);
+        void (*domain_changed)(Domain *domain, guint changes, gpointer data);
+        void (*domain_gone)(Domain *domain, gpointer data);
+        void (*domain_late)(Domain *domain, const char *command, gpointer data);
+        void (*connection_lost)(Domain *domain, const GError *error, gpointer data);
+        void (*connection_regained)(Domain *domain, gpointer data);
+        void (*disk_added)(Disk *disk, gpointer data);
+        void (*disk_removed)(Disk *disk, gpointer data);
+        void (*disk_changed)(Disk *disk, guint changes, gpointer data);
+        void (*job_added)(Job *job, gpointer data);
+        void (*job_removed)(Job *job, gpointer data);
+        void (*job_changed)(Job *job, guint changes, gpointer data);
+        void (*job_ready)(Job *job, gpointer data);
+        void (*job_decided)(Job *job, gpointer data);
+        void (*job_refused)(Job *job, const GError *error, gpointer data);
+        void (*job_concluded)(Job *job, gpointer data);
+        /* The list of unfinished jobs is another. */
+        void (*jobs_changed)(gpointer data);
+        /* `domain` and `job` may be NULL. */
+        void (*warning)(Domain *domain, Job *job, const char *text, gpointer data);
+        void (*record_set_aside)(const char *path, const char *why, gpointer data);
+} EngineObserver;
+
+/* `journal` is taken. */
+Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data);
+void engine_free(Engine *engine);
+
+/* Reads the records, connects again and goes on with the jobs that it finds. `done` is called when all that
+ * can be known is known, and after a few seconds in any case. */
+void engine_start(Engine *engine, void (*done)(gpointer data), gpointer data);
+
+/* From now on there are listeners: Ready and Completed of jobs go out. */
+void engine_may_tell(Engine *engine);
+
+/* No job stands where the guest is held. */
+gboolean engine_is_calm(const Engine *engine);
+
+GPtrArray *engine_domains(Engine *engine); /* Domain */
+GPtrArray *engine_jobs(Engine *engine);    /* Job, oldest first; finished ones too */
+Domain *engine_domain(Engine *engine, const char *name);
+Domain *engine_domain_by_name_or_uuid(Engine *engine, const char *name_or_uuid);
+Job *engine_job(Engine *engine, const char *id);
+
+/* `path` NULL: `fd`, which is taken. Errors: InvalidArgument, Exists, Disconnected, Timeout, NotSupported,
+ * LimitExceeded. */
+void engine_attach(Engine *engine, const char *name, const char *path, int fd, DomainDone done,
+                   gpointer data);
+
+/* Errors: JobActive. */
+gboolean engine_detach(Engine *engine, Domain *domain, gboolean force, GError **error);
+
+/* `options` is taken. Errors: InvalidArgument, NotSupported, JobActive, NoSuchImage, Ambiguous,
+ * InvalidState, Disconnected, LimitExceeded, QemuError. */
+void engine_commit(Disk *disk, Options *options, guint32 uid, JobStarted started, gpointer data);
+
+/* Errors: InvalidState where it has not ended. */
+gboolean engine_dismiss(Engine *engine, Job *job, GError **error);

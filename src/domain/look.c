@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/domain.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+
+#define POLL_RUNNING_MILLISECONDS 500
+#define POLL_READY_MILLISECONDS 1000
+
+/* ---- a look: everything that QEMU tells, in one pipelined round ---- */
+
+typedef struct {
+        Job *job; /* or NULL */
+        JobLooked job_looked;
+        DomainDone done;
+        gpointer data;
+} Waiter;
+
+struct Look {
+        Domain *domain;
+        GArray *waiters;
+        JsonNode *block, *nodes;
+        GError *error; /* the first one */
+};
+
+static void start(Domain *domain);
+
+static void finish(struct Look *look)
+{
+        g_autoptr(Domain) domain = domain_ref(look->domain);
+
+        domain->look = NULL;
+        if (!look->error && !domain->removed) {
+                g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
+
+                domain_update_disks(domain);
+                for (guint i = 0; i < jobs->len; i++)
+                        ((Job *) jobs->pdata[i])->synced = TRUE;
+                for (guint i = 0; i < jobs->len; i++)
+                        job_advance(jobs->pdata[i]);
+        }
+        for (guint i = 0; i < look->waiters->len; i++) {
+                Waiter *waiter = &g_array_index(look->waiters, Waiter, i);
+
+                if (waiter->job) {
+                        waiter->job_looked(waiter->job, look->error);
+                        job_unref(waiter->job);
+                } else
+                        waiter->done(domain, look->error, waiter->data);
+        }
+        g_array_unref(look->waiters);
+        g_clear_pointer(&look->block, json_node_unref);
+        g_clear_pointer(&look->nodes, json_node_unref);
+        g_clear_error(&look->error);
+        domain_unref(look->domain);
+        g_free(look);
+        if (domain->look_next && !domain->look)
+                start(domain);
+}
+
+static void note_error(struct Look *look, const GError *error)
+{
+        if (error && !look->error)
+                look->error = g_error_copy(error);
+}
+
+static void on_status(JsonNode *result, const GError *error, gpointer data)
+{
+        struct Look *look = data;
+
+        note_error(look, error);
+        if (error || !JSON_NODE_HOLDS_OBJECT(result))
+                return;
+        g_free(look->domain->run_state);
+        look->domain->run_state = g_strdup(json_string(json_node_get_object(result), "status"));
+        domain_update_state(look->domain);
+}
+
+static JsonObject *find_entry(JsonNode *result, const char *member, const char *id)
+{
+        JsonArray *array = JSON_NODE_HOLDS_ARRAY(result) ? json_node_get_array(result) : NULL;
+
+        for (guint i = 0; array && i < json_array_get_length(array); i++)
+                if (g_strcmp0(json_string(json_element(array, i), member), id) == 0)
+                        return json_element(array, i);
+        return NULL;
+}
+
+static void on_jobs(JsonNode *result, const GError *error, gpointer data)
+{
+        struct Look *look = data;
+
+        note_error(look, error);
+        for (guint i = 0; !error && i < look->domain->jobs->len; i++) {
+                Job *job = look->domain->jobs->pdata[i];
+                job_seen_query(job, find_entry(result, "id", job->qemu_id));
+        }
+}
+
+static void on_block(JsonNode *result, const GError *error, gpointer data)
+{
+        struct Look *look = data;
+
+        note_error(look, error);
+        look->block = result ? json_node_ref(result) : NULL;
+}
+
+static void on_nodes(JsonNode *result, const GError *error, gpointer data)
+{
+        struct Look *look = data;
+
+        note_error(look, error);
+        look->nodes = result ? json_node_ref(result) : NULL;
+}
+
+static void on_graph(JsonNode *result, const GError *error, gpointer data)
+{
+        struct Look *look = data;
+        Graph *graph = NULL;
+
+        note_error(look, error);
+        if (!look->error)
+                graph = graph_new(look->block, look->nodes, result, &look->error);
+        if (graph) {
+                graph_free(look->domain->host.graph);
+                look->domain->host.graph = graph;
+        }
+        finish(look);
+}
+
+static void start(Domain *domain)
+{
+        struct Look *look = g_new0(struct Look, 1);
+        QmpConnection *qmp = domain->host.qmp;
+
+        look->domain = domain_ref(domain);
+        look->waiters = g_steal_pointer(&domain->look_next);
+        domain->look = look;
+        if (!qmp) {
+                look->error = g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED,
+                                          "there is no connection to the QEMU of domain '%s'", domain->name);
+                finish(look);
+                return;
+        }
+        /* Jobs before the graph: a job that is seen concluded has left its mark in the graph seen after it.
+         * The replies come in this order, and events stand between them where they belong. */
+        if (domain->host.capabilities->has[CAPABILITY_RUN_STATE])
+                qmp_execute(qmp, "query-status", NULL, on_status, look);
+        qmp_execute(qmp, "query-jobs", NULL, on_jobs, look);
+        qmp_execute(qmp, "query-block", NULL, on_block, look);
+        qmp_execute(qmp, "query-named-block-nodes", json_make("b:flat", TRUE, NULL), on_nodes, look);
+        qmp_execute(qmp, "x-debug-query-block-graph", NULL, on_graph, look);
+}
+
+static void add_waiter(Domain *domain, Waiter waiter)
+{
+        if (!domain->look_next)
+                domain->look_next = g_array_new(FALSE, FALSE, sizeof(Waiter));
+        g_array_append_val(domain->look_next, waiter);
+        if (!domain->look)
+                start(domain);
+}
+
+void domain_look(Domain *domain, Job *job, JobLooked looked)
+{
+        add_waiter(domain, (Waiter){ .job = job_ref(job), .job_looked = looked });
+}
+
+void domain_look_then(Domain *domain, DomainDone done, gpointer data)
+{
+        add_waiter(domain, (Waiter){ .done = done, .data = data });
+}
+
+/* ---- events ---- */
+
+static void ignore_look(Domain *domain, const GError *error, gpointer data)
+{
+        (void) domain;
+        (void) error;
+        (void) data;
+}
+
+static void on_queried_status(JsonNode *result, const GError *error, gpointer data)
+{
+        g_autoptr(Domain) domain = data;
+
+        if (error || !JSON_NODE_HOLDS_OBJECT(result))
+                return;
+        g_free(domain->run_state);
+        domain->run_state = g_strdup(json_string(json_node_get_object(result), "status"));
+        domain_update_state(domain);
+}
+
+void domain_query_status(Domain *domain)
+{
+        if (domain->host.qmp && domain->host.capabilities->has[CAPABILITY_RUN_STATE])
+                qmp_execute(domain->host.qmp, "query-status", NULL, on_queried_status, domain_ref(domain));
+}
+
+static void on_block_jobs(JsonNode *result, const GError *error, gpointer data)
+{
+        g_autoptr(Domain) domain = data;
+
+        domain->poll_under_way = FALSE;
+        for (guint i = 0; !error && i < domain->jobs->len; i++) {
+                g_autoptr(Job) job = job_ref(domain->jobs->pdata[i]);
+                JsonObject *entry = find_entry(result, "device", job->qemu_id);
+
+                if (entry)
+                        job_seen_block_query(job, entry);
+        }
+        domain_schedule_poll(domain);
+}
+
+static void query_block_jobs(Domain *domain)
+{
+        if (!domain->host.qmp || domain->poll_under_way)
+                return;
+        domain->poll_under_way = TRUE;
+        qmp_execute(domain->host.qmp, "query-block-jobs", NULL, on_block_jobs, domain_ref(domain));
+}
+
+static gboolean on_poll(gpointer data)
+{
+        Domain *domain = data;
+
+        domain->poll = 0;
+        query_block_jobs(domain);
+        return G_SOURCE_REMOVE;
+}
+
+void domain_schedule_poll(Domain *domain)
+{
+        guint interval = 0;
+
+        for (guint i = 0; i < domain->jobs->len; i++) {
+                const Job *job = domain->jobs->pdata[i];
+
+                if (!job->record.accepted || !job->synced || job->record.result != RESULT_NONE)
+                        continue;
+                if (job->state != JOB_READY || interval == POLL_RUNNING_MILLISECONDS)
+                        interval = POLL_RUNNING_MILLISECONDS;
+                else
+                        interval = POLL_READY_MILLISECONDS;
+        }
+        if (interval == 0 || !domain->host.qmp) {
+                g_clear_handle_id(&domain->poll, g_source_remove);
+                return;
+        }
+        if (!domain->poll && !domain->poll_under_way)
+                domain->poll = g_timeout_add(interval, on_poll, domain);
+}
+
+static void handle_status_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        const char *id = json_string(data, "id"), *status = json_string(data, "status");
+        g_autoptr(Job) job = domain_job_by_qemu_id(domain, id);
+
+        if (job) {
+                job_ref(job);
+                job_seen_status(job, status, when);
+                domain_schedule_poll(domain);
+        } else if (g_strcmp0(status, "null") == 0)
+                /* Somebody else's job is over and may have changed the graph. */
+                domain_look_then(domain, ignore_look, NULL);
+}
+
+static void handle_end_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        Job *job = domain_job_by_qemu_id(domain, json_string(data, "device"));
+
+        if (job)
+                job_seen_ended(job, json_string(data, "error"), when);
+}
+
+static void handle_error_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        (void) data;
+        (void) when;
+        /* The event says neither what nor whether it paused the job. */
+        query_block_jobs(domain);
+}
+
+static void handle_run_state_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        (void) data;
+        (void) when;
+        domain_query_status(domain);
+}
+
+static void handle_shutdown_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        (void) when;
+        g_free(domain->shutdown_reason);
+        domain->shutdown_reason = g_strdup(json_string(data, "reason") ?: "shutdown");
+}
+
+static void handle_graph_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        (void) data;
+        (void) when;
+        domain_look_then(domain, ignore_look, NULL);
+}
+
+static const struct {
+        const char *name;
+        void (*handle)(Domain *domain, JsonObject *data, gint64 when);
+} events[] = {
+        { "JOB_STATUS_CHANGE", handle_status_event }, { "BLOCK_JOB_COMPLETED", handle_end_event },
+        { "BLOCK_JOB_CANCELLED", handle_end_event },  { "BLOCK_JOB_ERROR", handle_error_event },
+        { "STOP", handle_run_state_event },           { "RESUME", handle_run_state_event },
+        { "SUSPEND", handle_run_state_event },        { "WAKEUP", handle_run_state_event },
+        { "GUEST_PANICKED", handle_run_state_event }, { "RESET", handle_run_state_event },
+        { "SHUTDOWN", handle_shutdown_event },        { "DEVICE_DELETED", handle_graph_event },
+        { "DEVICE_TRAY_MOVED", handle_graph_event },  { "BLOCK_EXPORT_DELETED", handle_graph_event },
+};
+
+void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gint64 when)
+{
+        for (guint i = 0; i < G_N_ELEMENTS(events); i++)
+                if (strcmp(events[i].name, event) == 0)
+                        events[i].handle(domain, data, when);
+}

@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/engine-private.h"
+
+#include <string.h>
+
+/* Domains and jobs speak to the engine, which keeps its lists true and hands on what the world may know. A
+ * domain is not known to the world before its attach has succeeded. */
+
+static gboolean is_known(Engine *engine, const Domain *domain)
+{
+        return engine_domain(engine, domain->name) == domain;
+}
+
+static Domain *domain_of(const Job *job)
+{
+        return (Domain *) job->host;
+}
+
+/* ---- from domains ---- */
+
+static void on_domain_changed(Domain *domain, guint changes, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, domain))
+                engine->observer->domain_changed(domain, changes, engine->data);
+}
+
+static void on_disk_added(Disk *disk, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, disk->domain))
+                engine->observer->disk_added(disk, engine->data);
+}
+
+static void on_disk_removed(Disk *disk, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, disk->domain))
+                engine->observer->disk_removed(disk, engine->data);
+}
+
+static void on_disk_changed(Disk *disk, guint changes, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, disk->domain))
+                engine->observer->disk_changed(disk, changes, engine->data);
+}
+
+static void on_connection_lost(Domain *domain, const GError *error, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, domain))
+                engine->observer->connection_lost(domain, error, engine->data);
+}
+
+static void on_connection_regained(Domain *domain, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, domain))
+                engine->observer->connection_regained(domain, engine->data);
+}
+
+static void on_gone(Domain *domain, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, domain))
+                engine->observer->domain_gone(domain, engine->data);
+}
+
+static void on_late(Domain *domain, const char *command, gpointer data)
+{
+        Engine *engine = data;
+
+        if (is_known(engine, domain))
+                engine->observer->domain_late(domain, command, engine->data);
+}
+
+static void on_domain_warning(Domain *domain, const char *text, gpointer data)
+{
+        Engine *engine = data;
+
+        engine->observer->warning(domain, NULL, text, engine->data);
+}
+
+static const DomainObserver domain_observer = {
+        .changed = on_domain_changed,
+        .disk_added = on_disk_added,
+        .disk_removed = on_disk_removed,
+        .disk_changed = on_disk_changed,
+        .connection_lost = on_connection_lost,
+        .connection_regained = on_connection_regained,
+        .gone = on_gone,
+        .late = on_late,
+        .warning = on_domain_warning,
+};
+
+/* ---- from jobs ---- */
+
+static void tell_jobs_changed(Engine *engine, Domain *domain)
+{
+        engine->observer->jobs_changed(engine->data);
+        on_domain_changed(domain, DOMAIN_CHANGED_JOBS, engine);
+}
+
+static void on_job_announced(Job *job, gpointer data)
+{
+        Engine *engine = data;
+        Domain *domain = domain_of(job);
+        Disk *disk = domain_disk(domain, job->disk);
+
+        engine_add_job(engine, job);
+        engine->observer->job_added(job, engine->data);
+        tell_jobs_changed(engine, domain);
+        if (disk)
+                on_disk_changed(disk, DISK_CHANGED_JOB, engine);
+        domain_schedule_poll(domain);
+}
+
+static void on_job_changed(Job *job, guint changes, gpointer data)
+{
+        Engine *engine = data;
+
+        if (engine_job(engine, job->id) == job)
+                engine->observer->job_changed(job, changes, engine->data);
+}
+
+static void on_job_ready(Job *job, gpointer data)
+{
+        Engine *engine = data;
+
+        engine->observer->job_ready(job, engine->data);
+}
+
+static void on_job_decided(Job *job, gpointer data)
+{
+        Engine *engine = data;
+
+        engine->observer->job_decided(job, engine->data);
+}
+
+static void on_job_refused(Job *job, const GError *error, gpointer data)
+{
+        Engine *engine = data;
+
+        engine->observer->job_refused(job, error, engine->data);
+}
+
+static void on_job_concluded(Job *job, gpointer data)
+{
+        Engine *engine = data;
+        Domain *domain = domain_of(job);
+        Disk *disk = domain_disk(domain, job->disk);
+
+        /* With QEMU gone nobody but the record can say which image is the disk. */
+        if (disk && job->record.result == RESULT_PIVOTED)
+                disk_cut_chain(disk, job->target);
+        domain_drop_job(domain, job);
+        tell_jobs_changed(engine, domain);
+        engine->observer->job_concluded(job, engine->data);
+        engine_expire_finished(engine);
+}
+
+static void on_job_warning(Job *job, const char *text, gpointer data)
+{
+        Engine *engine = data;
+
+        engine->observer->warning(domain_of(job), job, text, engine->data);
+}
+
+static void on_job_dropped(Job *job, gpointer data)
+{
+        (void) data;
+        domain_drop_job(domain_of(job), job);
+}
+
+static const JobObserver job_observer = {
+        .announced = on_job_announced,
+        .changed = on_job_changed,
+        .ready = on_job_ready,
+        .decided = on_job_decided,
+        .refused = on_job_refused,
+        .concluded = on_job_concluded,
+        .warning = on_job_warning,
+        .dropped = on_job_dropped,
+};
+
+void engine_watch_domain(Engine *engine, Domain *domain)
+{
+        domain->observer = &domain_observer;
+        domain->observer_data = engine;
+        domain->host.observer = &job_observer;
+        domain->host.observer_data = engine;
+        domain->host.may_tell = engine->may_tell;
+}
+
+/* ---- the list of jobs ---- */
+
+void engine_add_job(Engine *engine, Job *job)
+{
+        g_ptr_array_add(engine->jobs, job_ref(job));
+        g_hash_table_insert(engine->by_id, job->id, job);
+}
+
+void engine_remove_job(Engine *engine, Job *job)
+{
+        engine->observer->job_removed(job, engine->data);
+        journal_remove(engine->journal, JOURNAL_JOBS, job->id, NULL, NULL);
+        g_hash_table_remove(engine->by_id, job->id);
+        g_ptr_array_remove(engine->jobs, job);
+}
+
+static guint finished_after(Engine *engine, guint index)
+{
+        const Job *job = engine->jobs->pdata[index];
+        guint count = 0;
+
+        for (guint i = index + 1; i < engine->jobs->len; i++) {
+                const Job *other = engine->jobs->pdata[i];
+                count += other->concluded && strcmp(other->domain, job->domain) == 0;
+        }
+        return count;
+}
+
+static gboolean on_expiry(gpointer data)
+{
+        Engine *engine = data;
+
+        engine->expiry = 0;
+        engine_expire_finished(engine);
+        return G_SOURCE_REMOVE;
+}
+
+void engine_expire_finished(Engine *engine)
+{
+        gint64 now = g_get_real_time(), next = 0;
+
+        for (guint i = 0; i < engine->jobs->len;) {
+                Job *job = engine->jobs->pdata[i];
+                gint64 end = job->end_time + (gint64) FINISHED_SECONDS * G_USEC_PER_SEC;
+
+                if (job->concluded && !job->step &&
+                    (end <= now || finished_after(engine, i) >= FINISHED_PER_DOMAIN_MAX)) {
+                        engine_remove_job(engine, job);
+                        continue;
+                }
+                if (job->concluded && (next == 0 || end < next))
+                        next = end;
+                i++;
+        }
+        g_clear_handle_id(&engine->expiry, g_source_remove);
+        if (next)
+                engine->expiry = g_timeout_add_seconds((guint) (MAX(next - now, 0) / G_USEC_PER_SEC) + 1,
+                                                       on_expiry, engine);
+}

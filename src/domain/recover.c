@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/engine-private.h"
+
+#include <string.h>
+
+/* Going on after a start: records, then QEMU, then the world. */
+
+#define START_DEADLINE_SECONDS 3
+#define START_CHECK_MILLISECONDS 2
+
+static gboolean read_domain(const char *name, JsonObject *record, gpointer data)
+{
+        Engine *engine = data;
+        Domain *domain = domain_from_json(name, record, engine->journal, engine->capability_cache);
+
+        if (!domain)
+                return FALSE;
+        engine_watch_domain(engine, domain);
+        g_ptr_array_add(engine->domains, domain);
+        g_hash_table_insert(engine->by_name, domain->name, domain);
+        return TRUE;
+}
+
+static gboolean read_job(const char *id, JsonObject *record, gpointer data)
+{
+        Engine *engine = data;
+        g_autoptr(Job) job = job_from_json(id, record, engine_drivers());
+
+        if (!job)
+                return FALSE;
+        g_ptr_array_add(engine->jobs, g_steal_pointer(&job));
+        return TRUE;
+}
+
+static void on_damaged(const char *path, const char *why, gpointer data)
+{
+        Engine *engine = data;
+
+        engine->observer->record_set_aside(path, why, engine->data);
+}
+
+static int by_start_time(gconstpointer a, gconstpointer b)
+{
+        const Job *first = *(Job *const *) a, *second = *(Job *const *) b;
+
+        return first->start_time < second->start_time ? -1 : first->start_time > second->start_time;
+}
+
+/* Gives an unfinished job back to its domain; answers FALSE for one that never came to be. */
+static gboolean place_job(Engine *engine, Job *job)
+{
+        Domain *domain = engine_domain(engine, job->domain);
+
+        if (job->concluded)
+                return TRUE;
+        if (domain)
+                domain_add_job(domain, job);
+        if (job->announced)
+                return TRUE;
+        /* Nobody was told of it. Its domain finds out whether QEMU runs it. */
+        if (!domain)
+                journal_remove(engine->journal, JOURNAL_JOBS, job->id, NULL, NULL);
+        return FALSE;
+}
+
+/* The domain's record may be older than a pivot that its job's record tells of. */
+static void apply_pivot(Engine *engine, const Job *job)
+{
+        Domain *domain = engine_domain(engine, job->domain);
+        Disk *disk = domain ? domain_disk(domain, job->disk) : NULL;
+
+        if (disk && (job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED) &&
+            strcmp(job->instance, domain->instance) == 0 && strcmp(disk_source(disk), job->source) == 0)
+                disk_cut_chain(disk, job->target);
+}
+
+static gboolean is_settled(const Engine *engine)
+{
+        for (guint i = 0; i < engine->domains->len; i++) {
+                const Domain *domain = engine->domains->pdata[i];
+
+                /* Gone, connected and looked at, or found without an answer. */
+                if (!domain->gone && !domain->retry &&
+                    (domain->look || (domain->connection && !domain->host.qmp)))
+                        return FALSE;
+                for (guint j = 0; j < domain->jobs->len; j++)
+                        if (((Job *) domain->jobs->pdata[j])->step)
+                                return FALSE;
+        }
+        return engine_is_calm(engine);
+}
+
+static gboolean on_start_check(gpointer data)
+{
+        Engine *engine = data;
+
+        if (!is_settled(engine) && g_get_monotonic_time() < engine->start_deadline)
+                return G_SOURCE_CONTINUE;
+        engine->start_check = 0;
+        engine->started(engine->started_data);
+        return G_SOURCE_REMOVE;
+}
+
+void engine_start(Engine *engine, void (*done)(gpointer data), gpointer data)
+{
+        journal_read(engine->journal, JOURNAL_DOMAINS, read_domain, on_damaged, engine);
+        journal_read(engine->journal, JOURNAL_JOBS, read_job, on_damaged, engine);
+        g_ptr_array_sort(engine->jobs, by_start_time);
+        for (guint i = 0; i < engine->jobs->len;) {
+                Job *job = engine->jobs->pdata[i];
+
+                if (!place_job(engine, job)) {
+                        g_ptr_array_remove_index(engine->jobs, i);
+                        continue;
+                }
+                g_hash_table_insert(engine->by_id, job->id, job);
+                apply_pivot(engine, job);
+                i++;
+        }
+        engine_expire_finished(engine);
+
+        engine->started = done;
+        engine->started_data = data;
+        engine->start_deadline = g_get_monotonic_time() + START_DEADLINE_SECONDS * G_USEC_PER_SEC;
+        engine->start_check = g_timeout_add(START_CHECK_MILLISECONDS, on_start_check, engine);
+        for (guint i = 0; i < engine->domains->len; i++)
+                domain_recover(engine->domains->pdata[i]);
+}
+
+void engine_may_tell(Engine *engine)
+{
+        engine->may_tell = TRUE;
+        for (guint i = 0; i < engine->domains->len; i++) {
+                Domain *domain = engine->domains->pdata[i];
+                g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
+
+                domain->host.may_tell = TRUE;
+                for (guint j = 0; j < jobs->len; j++)
+                        job_advance(jobs->pdata[j]);
+        }
+}
+
+static void on_adopt_looked(Domain *domain, const GError *error, gpointer data)
+{
+        (void) error;
+        (void) data;
+        domain_schedule_poll(domain);
+}
+
+void engine_adopt_jobs(Engine *engine, Domain *domain)
+{
+        gboolean found = FALSE;
+
+        for (guint i = 0; i < engine->jobs->len; i++) {
+                g_autoptr(Job) job = job_ref(engine->jobs->pdata[i]);
+
+                if (job->concluded || job->host || strcmp(job->domain, domain->name) != 0)
+                        continue;
+                domain_add_job(domain, job);
+                if (strcmp(job->instance, domain->instance) == 0)
+                        found = TRUE;
+                else
+                        job_qemu_gone(job);
+        }
+        if (found)
+                domain_look_then(domain, on_adopt_looked, NULL);
+}

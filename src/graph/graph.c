@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "graph/graph.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+
+/* Drivers that QEMU marks as filters, and the edge to what they filter. */
+static const struct {
+        const char *driver, *edge;
+} filters[] = {
+        { "mirror_top", "backing" }, { "commit_top", "backing" },     { "backup-top", "backing" },
+        { "copy-on-read", "file" },  { "copy-before-write", "file" }, { "throttle", "file" },
+        { "compress", "file" },      { "preallocate", "file" },       { "blkdebug", "image" },
+        { "blkverify", "test" },     { "blklogwrites", "file" },      { "blkreplay", "image" },
+};
+
+static const char *filter_edge(const GraphNode *node)
+{
+        for (guint i = 0; i < G_N_ELEMENTS(filters); i++)
+                if (strcmp(node->driver, filters[i].driver) == 0)
+                        return filters[i].edge;
+        return NULL;
+}
+
+static void node_free(gpointer data)
+{
+        GraphNode *node = data;
+
+        g_array_unref(node->edges);
+        g_free(node);
+}
+
+static const char *keep(Graph *graph, const char *text)
+{
+        return g_string_chunk_insert_const(graph->strings, text ? text : "");
+}
+
+static void read_node(Graph *graph, JsonObject *object)
+{
+        JsonObject *image = json_object(object, "image"), *cache = json_object(object, "cache");
+        const char *name = json_string(object, "node-name"), *driver = json_string(object, "drv");
+        GraphNode *node;
+
+        if (!name || !driver)
+                return;
+        node = g_new0(GraphNode, 1);
+        node->name = keep(graph, name);
+        node->driver = keep(graph, driver);
+        node->file = keep(graph, json_string(object, "file"));
+        node->backing = keep(graph, json_string(image, "backing-filename"));
+        node->read_only = json_boolean(object, "ro");
+        node->no_flush = json_boolean(cache, "no-flush");
+        node->direct = json_boolean(cache, "direct");
+        node->detect_zeroes = keep(graph, json_string(object, "detect_zeroes"));
+        node->encrypted = json_boolean(object, "encrypted") || json_boolean(image, "encrypted");
+        node->virtual_size = (guint64) json_integer(image, "virtual-size");
+        node->allocated = (guint64) json_integer(image, "actual-size");
+        node->edges = g_array_new(FALSE, FALSE, sizeof(GraphEdge));
+        g_hash_table_replace(graph->nodes, (gpointer) node->name, node);
+}
+
+static void read_edges(Graph *graph, JsonObject *block_graph)
+{
+        g_autoptr(GHashTable) names = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+        JsonArray *nodes = json_array(block_graph, "nodes"), *edges = json_array(block_graph, "edges");
+
+        for (guint i = 0; nodes && i < json_array_get_length(nodes); i++) {
+                JsonObject *node = json_element(nodes, i);
+                gint64 id = json_integer(node, "id");
+
+                /* Ids are shared by nodes, jobs and devices; only nodes are wanted by name here. */
+                if (g_strcmp0(json_string(node, "type"), "block-driver") == 0)
+                        g_hash_table_insert(names, g_memdup2(&id, sizeof(id)),
+                                            graph_node(graph, json_string(node, "name")));
+        }
+        for (guint i = 0; edges && i < json_array_get_length(edges); i++) {
+                JsonObject *object = json_element(edges, i);
+                gint64 parent_id = json_integer(object, "parent"), child_id = json_integer(object, "child");
+                GraphNode *parent = g_hash_table_lookup(names, &parent_id);
+                GraphEdge edge = { keep(graph, json_string(object, "name")),
+                                   g_hash_table_lookup(names, &child_id) };
+
+                if (!edge.child)
+                        continue;
+                edge.child->parents++;
+                if (parent)
+                        g_array_append_val(parent->edges, edge);
+        }
+}
+
+/* "/machine/peripheral/ID/virtio-backend" → "ID"; a device without an id has only a path that QEMU made up.
+ */
+static const char *qdev_id(Graph *graph, const char *qdev)
+{
+        static const char prefix[] = "/machine/peripheral/";
+        const char *id, *end;
+
+        if (!qdev || !*qdev)
+                return NULL;
+        if (*qdev != '/')
+                return keep(graph, qdev);
+        if (!g_str_has_prefix(qdev, prefix))
+                return NULL;
+        id = qdev + strlen(prefix);
+        end = strchrnul(id, '/');
+        return g_string_chunk_insert_len(graph->strings, id, end - id);
+}
+
+static void read_root(Graph *graph, JsonObject *object)
+{
+        const char *qdev = json_string(object, "qdev"), *backend = json_string(object, "device");
+        const char *node = json_string(json_object(object, "inserted"), "node-name");
+        const char *path_end = qdev ? strrchr(qdev, '/') : NULL;
+        const char *target = qdev_id(graph, qdev);
+        GraphRoot *root;
+
+        if (!target && backend && *backend)
+                target = keep(graph, backend);
+        if (!target && path_end)
+                target = keep(graph, path_end + 1);
+        if (!target)
+                return;
+        root = g_new0(GraphRoot, 1);
+        root->target = target;
+        root->device = keep(graph, qdev && *qdev ? qdev : backend);
+        root->node = graph_node(graph, node);
+        g_ptr_array_add(graph->roots, root);
+}
+
+Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GError **error)
+{
+        g_autoptr(Graph) graph = g_new0(Graph, 1);
+
+        graph->strings = g_string_chunk_new(1024);
+        graph->nodes = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, node_free);
+        graph->roots = g_ptr_array_new_with_free_func(g_free);
+
+        if (!JSON_NODE_HOLDS_ARRAY(block) || !JSON_NODE_HOLDS_ARRAY(named_nodes) ||
+            !JSON_NODE_HOLDS_OBJECT(block_graph)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_QEMU,
+                            "QEMU described its block graph in an unknown form");
+                return NULL;
+        }
+        JsonArray *nodes = json_node_get_array(named_nodes), *devices = json_node_get_array(block);
+        for (guint i = 0; i < json_array_get_length(nodes); i++)
+                read_node(graph, json_element(nodes, i));
+        read_edges(graph, json_node_get_object(block_graph));
+        for (guint i = 0; i < json_array_get_length(devices); i++)
+                read_root(graph, json_element(devices, i));
+        return g_steal_pointer(&graph);
+}
+
+void graph_free(Graph *graph)
+{
+        if (!graph)
+                return;
+        g_clear_pointer(&graph->roots, g_ptr_array_unref);
+        g_clear_pointer(&graph->nodes, g_hash_table_unref);
+        g_clear_pointer(&graph->strings, g_string_chunk_free);
+        g_free(graph);
+}
+
+GraphNode *graph_node(const Graph *graph, const char *name)
+{
+        return name ? g_hash_table_lookup(graph->nodes, name) : NULL;
+}
+
+const GraphRoot *graph_root(const Graph *graph, const char *device)
+{
+        for (guint i = 0; i < graph->roots->len; i++) {
+                GraphRoot *root = graph->roots->pdata[i];
+                if (strcmp(root->device, device) == 0)
+                        return root;
+        }
+        return NULL;
+}
+
+GraphNode *graph_child(const GraphNode *node, const char *name)
+{
+        for (guint i = 0; i < node->edges->len; i++) {
+                GraphEdge *edge = &g_array_index(node->edges, GraphEdge, i);
+                if (strcmp(edge->name, name) == 0)
+                        return edge->child;
+        }
+        return NULL;
+}
+
+gboolean graph_is_filter(const GraphNode *node)
+{
+        return filter_edge(node) != NULL;
+}
+
+GraphNode *graph_filtered(const GraphNode *node)
+{
+        return graph_child(node, filter_edge(node));
+}
+
+GraphNode *graph_skip_filters(GraphNode *node)
+{
+        while (node && graph_is_filter(node))
+                node = graph_filtered(node);
+        return node;
+}
+
+const char *graph_source(const GraphNode *node)
+{
+        const GraphNode *file;
+
+        while ((file = graph_is_filter(node) ? graph_filtered(node) : graph_child(node, "file")))
+                node = file;
+        return node->file;
+}

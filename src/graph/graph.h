@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <json-glib/json-glib.h>
+
+/* The block graph of one QEMU as it said at one moment: nodes, edges and the devices on top. Never changed
+ * after it was read; look again instead. */
+
+typedef struct GraphNode GraphNode;
+
+typedef struct {
+        const char *name; /* "file", "backing", "target", … */
+        GraphNode *child;
+} GraphEdge;
+
+struct GraphNode {
+        const char *name, *driver;
+        const char *file;    /* what QEMU calls the node's file name; may be a "json:" text */
+        const char *backing; /* the string in the image's header, "" = none */
+        gboolean read_only, no_flush, direct;
+        const char *detect_zeroes;
+        gboolean encrypted;
+        guint64 virtual_size, allocated; /* bytes */
+        GArray *edges;                   /* GraphEdge */
+        guint parents;                   /* nodes, jobs, devices and exports above */
+};
+
+typedef struct {
+        const char *device; /* QOM path or qdev id, else the BlockBackend's name: what identifies it */
+        const char *target; /* the qdev id, else the BlockBackend's name */
+        GraphNode *node;    /* NULL: no medium */
+} GraphRoot;
+
+typedef struct {
+        GStringChunk *strings;
+        GHashTable *nodes; /* name → GraphNode */
+        GPtrArray *roots;  /* GraphRoot, in QEMU's order */
+} Graph;
+
+/* From the replies of query-block, query-named-block-nodes (flat) and x-debug-query-block-graph. */
+Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GError **error);
+void graph_free(Graph *graph);
+
+GraphNode *graph_node(const Graph *graph, const char *name);
+const GraphRoot *graph_root(const Graph *graph, const char *device);
+
+GraphNode *graph_child(const GraphNode *node, const char *edge);
+
+/* A filter passes data through; `graph_filtered` is what it stands on. */
+gboolean graph_is_filter(const GraphNode *node);
+GraphNode *graph_filtered(const GraphNode *node);
+
+/* The first node at or below `node` that is no filter. */
+GraphNode *graph_skip_filters(GraphNode *node);
+
+/* File name of the image that `node` stores its data in: the protocol node's, found through "file" edges. */
+const char *graph_source(const GraphNode *node);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Graph, graph_free)

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job/job.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+
+static gboolean check_active(const Job *job, GError **error)
+{
+        if (job->record.result != RESULT_NONE || job->gone) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_ACTIVE, "job '%s' has ended%s%s", job->id,
+                            job->record.result ? ": " : "", job_result_name(job->record.result));
+                return FALSE;
+        }
+        if (!job->host || !job->synced || !job->host->qmp) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_DISCONNECTED,
+                            "there is no connection to the QEMU of job '%s' (domain '%s')", job->id,
+                            job->domain);
+                return FALSE;
+        }
+        return TRUE;
+}
+
+/* Once the record that names the target is on its way to the disk, there is no way back. */
+static gboolean target_is_recorded(const Job *job)
+{
+        return job->record.disk_is == DISK_IS_TARGET;
+}
+
+gboolean job_pivot(Job *job, GError **error)
+{
+        if (!check_active(job, error))
+                return FALSE;
+        if (!job_is_ready(job)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_READY,
+                            "job '%s' is not ready for a pivot yet (%.0f %%): wait for its Ready signal",
+                            job->id, job_progress(job) * 100);
+                return FALSE;
+        }
+        if (job->record.decision == DECISION_KEEP || job->record.decision == DECISION_CANCEL) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE, "job '%s' is being aborted", job->id);
+                return FALSE;
+        }
+        job->record.decision = DECISION_PIVOT;
+        g_clear_error(&job->refusal);
+        job_advance(job);
+        return TRUE;
+}
+
+gboolean job_abort(Job *job, gboolean force, GError **error)
+{
+        if (!check_active(job, error))
+                return FALSE;
+        if (target_is_recorded(job)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE,
+                            "the pivot of job '%s' is decided and recorded: '%s' is the disk", job->id,
+                            job->target);
+                return FALSE;
+        }
+        g_clear_error(&job->refusal);
+        if (force || !job_is_ready(job))
+                job->record.decision = DECISION_CANCEL;
+        else if (job->record.decision != DECISION_CANCEL)
+                job->record.decision = DECISION_KEEP;
+        job_advance(job);
+        return TRUE;
+}
+
+/* A command on behalf of a caller, beside the steps of the job's life. */
+typedef struct {
+        Job *job;
+        guint64 speed;
+        gboolean pause;
+        JobDone done;
+        gpointer data;
+} Control;
+
+static Control *control_new(Job *job, JobDone done, gpointer data)
+{
+        Control *control = g_new0(Control, 1);
+
+        control->job = job_ref(job);
+        control->done = done;
+        control->data = data;
+        return control;
+}
+
+static void control_end(Control *control, const GError *error)
+{
+        control->done(control->job, error, control->data);
+        job_unref(control->job);
+        g_free(control);
+}
+
+static void fail(Job *job, GError *error, JobDone done, gpointer data)
+{
+        done(job, error, data);
+        g_error_free(error);
+}
+
+static void on_speed_set(JsonNode *result, const GError *error, gpointer data)
+{
+        Control *control = data;
+
+        (void) result;
+        if (!error && control->job->speed != control->speed) {
+                control->job->speed = control->speed;
+                job_changed(control->job, JOB_CHANGED_SPEED);
+        }
+        control_end(control, error);
+}
+
+void job_set_speed(Job *job, guint64 speed, JobDone done, gpointer data)
+{
+        GError *error = NULL;
+
+        if (!check_active(job, &error)) {
+                fail(job, error, done, data);
+                return;
+        }
+        if (speed > G_MAXINT64) {
+                fail(job,
+                     g_error_new(BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                                 "speed %" G_GUINT64_FORMAT
+                                 " is out of range: 0 (no limit) to %" G_GINT64_FORMAT " bytes per second",
+                                 speed, G_MAXINT64),
+                     done, data);
+                return;
+        }
+        Control *control = control_new(job, done, data);
+        control->speed = speed;
+        qmp_execute(job->host->qmp, "block-job-set-speed",
+                    json_make("s:device", job->qemu_id, "i:speed", (gint64) speed, NULL), on_speed_set,
+                    control);
+}
+
+static void on_paused_or_resumed(JsonNode *result, const GError *error, gpointer data)
+{
+        Control *control = data;
+
+        (void) result;
+        if (error)
+                control->job->paused_by_user = !control->pause;
+        else if (!control->pause)
+                control->job->paused_seen = 0;
+        job_update_state(control->job);
+        control_end(control, error);
+}
+
+static void pause_or_resume(Job *job, gboolean pause, JobDone done, gpointer data)
+{
+        GError *error = NULL;
+
+        if (!check_active(job, &error)) {
+                fail(job, error, done, data);
+                return;
+        }
+        if (pause ? job->state != JOB_RUNNING && job->state != JOB_READY : job->state != JOB_PAUSED) {
+                fail(job,
+                     g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "job '%s' is %s, it cannot be %s",
+                                 job->id, job_state_name(job->state), pause ? "paused" : "resumed"),
+                     done, data);
+                return;
+        }
+        Control *control = control_new(job, done, data);
+        control->pause = job->paused_by_user = pause;
+        qmp_execute(job->host->qmp, pause ? "job-pause" : "job-resume",
+                    json_make("s:id", job->qemu_id, NULL), on_paused_or_resumed, control);
+}
+
+void job_pause(Job *job, JobDone done, gpointer data)
+{
+        pause_or_resume(job, TRUE, done, data);
+}
+
+void job_resume(Job *job, JobDone done, gpointer data)
+{
+        pause_or_resume(job, FALSE, done, data);
+}
+
+void job_set_mode(Job *job, const char *mode, JobDone done, gpointer data)
+{
+        GError *error = NULL;
+
+        if (strcmp(mode, "write-blocking") != 0)
+                error = g_error_new(BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                                    "mode '%s': the only mode that a running job can change to is "
+                                    "'write-blocking'",
+                                    mode);
+        else if (check_active(job, &error))
+                error = g_error_new(BJ_ERROR, BJ_ERROR_NOT_SUPPORTED,
+                                    "QEMU has no write-blocking mode for a job of type '%s'",
+                                    job->driver->type);
+        fail(job, error, done, data);
+}

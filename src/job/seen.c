@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job/job.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+
+static const char *const status_names[] = {
+        [STATUS_CREATED] = "created", [STATUS_RUNNING] = "running",   [STATUS_PAUSED] = "paused",
+        [STATUS_READY] = "ready",     [STATUS_STANDBY] = "standby",   [STATUS_WAITING] = "waiting",
+        [STATUS_PENDING] = "pending", [STATUS_ABORTING] = "aborting", [STATUS_CONCLUDED] = "concluded",
+        [STATUS_ABSENT] = "null",
+};
+
+static void set_status(Job *job, const char *name)
+{
+        for (guint i = 0; i < G_N_ELEMENTS(status_names); i++)
+                if (g_strcmp0(status_names[i], name) == 0)
+                        job->status = (JobStatus) i;
+}
+
+static void set_qemu_error(Job *job, const char *error)
+{
+        if (!error)
+                return;
+        g_free(job->qemu_error);
+        job->qemu_error = g_strdup(error);
+}
+
+static void set_hold(Job *job, gint64 until)
+{
+        if (!job->hold_start || job->hold || until <= job->hold_start)
+                return;
+        job->hold = until - job->hold_start;
+        job_changed(job, JOB_CHANGED_HOLD);
+}
+
+static void set_progress(Job *job, guint64 current, guint64 total)
+{
+        if (job->current == current && job->total == total)
+                return;
+        job->current = current;
+        job->total = total;
+        job_changed(job, JOB_CHANGED_PROGRESS);
+}
+
+void job_seen_status(Job *job, const char *status, gint64 when)
+{
+        set_status(job, status);
+        /* From `waiting` on the source is drained: this is where guest writes begin to hang. */
+        if (job->status == STATUS_WAITING && !job->hold_start)
+                job->hold_start = when;
+        if (job->status == STATUS_CONCLUDED)
+                set_hold(job, when);
+        if (job->status != STATUS_PAUSED && job->status != STATUS_STANDBY)
+                job->paused_seen = 0;
+        job_advance(job);
+}
+
+void job_seen_ended(Job *job, const char *error, gint64 when)
+{
+        set_qemu_error(job, error);
+        set_hold(job, when);
+}
+
+void job_seen_query(Job *job, JsonObject *entry)
+{
+        if (!entry) {
+                job->status = STATUS_ABSENT;
+                return;
+        }
+        set_status(job, json_string(entry, "status"));
+        set_qemu_error(job, json_string(entry, "error"));
+        set_progress(job, (guint64) json_integer(entry, "current-progress"),
+                     (guint64) json_integer(entry, "total-progress"));
+        /* The reply to its start was lost, but there it is. */
+        job->record.accepted = TRUE;
+}
+
+void job_seen_block_query(Job *job, JsonObject *entry)
+{
+        const char *io_status = json_string(entry, "io-status");
+        gboolean no_space = g_strcmp0(io_status, "nospace") == 0;
+        gboolean failed = g_strcmp0(io_status, "failed") == 0;
+        guint64 speed = (guint64) json_integer(entry, "speed");
+
+        set_progress(job, (guint64) json_integer(entry, "offset"), (guint64) json_integer(entry, "len"));
+        if (job->no_space != no_space || job->io_failed != failed) {
+                job->no_space = no_space;
+                job->io_failed = failed;
+                job_changed(job, JOB_CHANGED_IO_STATUS);
+        }
+        if (job->speed != speed) {
+                job->speed = speed;
+                job_changed(job, JOB_CHANGED_SPEED);
+        }
+        set_status(job, json_string(entry, "status"));
+        /* QEMU pauses jobs for a moment of its own accord; one that is seen twice is somebody's. */
+        job->paused_seen = json_boolean(entry, "paused") ? job->paused_seen + 1 : 0;
+        job_advance(job);
+        job_update_state(job);
+}
+
+void job_connection_lost(Job *job)
+{
+        job->synced = FALSE;
+        job->asked = DECISION_NONE;
+        job->paused_seen = 0;
+        job_update_state(job);
+}
+
+void job_qemu_gone(Job *job)
+{
+        job->gone = TRUE;
+        job->status = STATUS_ABSENT;
+        job_advance(job);
+}

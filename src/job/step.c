@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job/job.h"
+
+#include "base/test-point.h"
+
+void job_advance(Job *job)
+{
+        if (job->step || job->advancing || job->dropped || !job->host)
+                return;
+        job_ref(job);
+        job->advancing = TRUE;
+        for (const JobStep *step = job->driver->steps; step->name && !job->dropped;) {
+                StepState state = step->state(job);
+
+                if (state == STEP_WAIT)
+                        break;
+                if (state == STEP_DONE) {
+                        step++;
+                        continue;
+                }
+                test_point(step->name);
+                job->step = step;
+                step->run(job);
+                if (job->step)
+                        break;
+                /* It ended at once; what it changed may concern an earlier step. */
+                step = job->driver->steps;
+        }
+        job->advancing = FALSE;
+        if (!job->dropped)
+                job_update_state(job);
+        job_unref(job);
+}
+
+void job_step_end(Job *job)
+{
+        job->step = NULL;
+        job_advance(job);
+}
+
+typedef struct {
+        Job *job;
+        QmpReply reply;
+} Call;
+
+static void on_reply(JsonNode *result, const GError *error, gpointer data)
+{
+        Call *call = data;
+
+        call->reply(result, error, call->job);
+        job_unref(call->job);
+        g_free(call);
+}
+
+void job_execute(Job *job, const char *command, JsonObject *arguments, QmpReply reply)
+{
+        Call *call = g_new(Call, 1);
+
+        *call = (Call){ job_ref(job), reply };
+        qmp_execute(job->host->qmp, command, arguments, on_reply, call);
+}
+
+typedef struct {
+        Job *job;
+        JournalDone done;
+} Write;
+
+static void on_written(const GError *error, gpointer data)
+{
+        Write *write = data;
+        Job *job = write->job;
+
+        if (!error) {
+                job->written = job->writing;
+                job->written.exists = TRUE;
+        }
+        write->done(error, job);
+        job_unref(job);
+        g_free(write);
+}
+
+void job_write(Job *job, JournalDurability durability, JournalDone done)
+{
+        Write *write = g_new(Write, 1);
+
+        *write = (Write){ job_ref(job), done };
+        job->writing = job->record;
+        journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), durability, on_written,
+                      write);
+}
+
+void job_start_failed(Job *job, const GError *error)
+{
+        if (job->written.exists)
+                journal_remove(job->host->journal, JOURNAL_JOBS, job->id, NULL, NULL);
+        job->dropped = TRUE;
+        job->step = NULL;
+        if (job->started)
+                job->started(job, error, job->started_data);
+        job->started = NULL;
+        job->host->observer->dropped(job, job->host->observer_data);
+}

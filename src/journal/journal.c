@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "journal/journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <gio/gio.h>
+
+#include "base/error.h"
+#include "base/json.h"
+
+#define RECORD_MAX (1024 * 1024)
+#define SUFFIX ".json"
+
+struct Journal {
+        char *directory;
+        int lock;
+        int kinds[2];       /* the directories, opened once: they are synced at every write */
+        GHashTable *queues; /* file name → GQueue of the writes behind the one under way */
+};
+
+static const char *const kind_names[] = { [JOURNAL_JOBS] = "jobs", [JOURNAL_DOMAINS] = "domains" };
+
+static gboolean set_errno_error(GError **error, const char *what, const char *name)
+{
+        int code = errno;
+
+        g_set_error(error, BJ_ERROR, code == ENOSPC || code == EDQUOT ? BJ_ERROR_NO_SPACE : BJ_ERROR_FAILED,
+                    "cannot %s '%s': %s", what, name, g_strerror(code));
+        return FALSE;
+}
+
+static int open_directory(const char *parent, const char *name, GError **error)
+{
+        g_autofree char *path = g_build_filename(parent, name, NULL);
+        int fd;
+
+        if (g_mkdir_with_parents(path, 0700) < 0) {
+                set_errno_error(error, "make", path);
+                return -1;
+        }
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0)
+                set_errno_error(error, "open", path);
+        return fd;
+}
+
+Journal *journal_open(const char *directory, GError **error)
+{
+        g_autoptr(Journal) journal = g_new0(Journal, 1);
+
+        journal->directory = g_strdup(directory);
+        journal->queues =
+                g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify) g_queue_free);
+        journal->lock = journal->kinds[0] = journal->kinds[1] = -1;
+        journal->lock = open_directory(directory, "", error);
+        if (journal->lock < 0)
+                return NULL;
+        if (flock(journal->lock, LOCK_EX | LOCK_NB) < 0) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_EXISTS,
+                            "the state directory '%s' is in use by another blockjobd", directory);
+                return NULL;
+        }
+        for (guint i = 0; i < G_N_ELEMENTS(kind_names); i++) {
+                journal->kinds[i] = open_directory(directory, kind_names[i], error);
+                if (journal->kinds[i] < 0)
+                        return NULL;
+        }
+        /* The directories that hold the records must outlive a power cut as the records do. */
+        if (fsync(journal->lock) < 0 && !set_errno_error(error, "sync", directory))
+                return NULL;
+        return g_steal_pointer(&journal);
+}
+
+void journal_close(Journal *journal)
+{
+        if (!journal)
+                return;
+        for (guint i = 0; i < G_N_ELEMENTS(kind_names); i++)
+                if (journal->kinds[i] >= 0)
+                        close(journal->kinds[i]);
+        if (journal->lock >= 0)
+                close(journal->lock);
+        g_hash_table_unref(journal->queues);
+        g_free(journal->directory);
+        g_free(journal);
+}
+
+gboolean journal_is_idle(const Journal *journal)
+{
+        return g_hash_table_size(journal->queues) == 0;
+}
+
+typedef struct {
+        Journal *journal;
+        int directory;
+        char *key;
+        char *name, *text; /* text NULL: remove */
+        JournalDurability durability;
+        JournalDone done;
+        gpointer data;
+} Write;
+
+static void write_free(gpointer data)
+{
+        Write *write = data;
+
+        g_free(write->key);
+        g_free(write->name);
+        g_free(write->text);
+        g_free(write);
+}
+
+static gboolean write_all(int fd, const char *text, gsize length)
+{
+        while (length > 0) {
+                gssize n = write(fd, text, length);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n < 0)
+                        return FALSE;
+                text += n;
+                length -= (gsize) n;
+        }
+        return TRUE;
+}
+
+static gboolean write_file(const Write *job, GError **error)
+{
+        g_autofree char *temporary = g_strconcat(".", job->name, ".new", NULL);
+        gboolean sync = job->durability == JOURNAL_SYNCED;
+        int fd = openat(job->directory, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
+                        0600);
+
+        if (fd < 0)
+                return set_errno_error(error, "make", temporary);
+        if (!write_all(fd, job->text, strlen(job->text)) || (sync && fdatasync(fd) < 0)) {
+                set_errno_error(error, "write", job->name);
+                close(fd);
+                unlinkat(job->directory, temporary, 0);
+                return FALSE;
+        }
+        if (close(fd) < 0 || renameat(job->directory, temporary, job->directory, job->name) < 0)
+                return set_errno_error(error, "rename", job->name);
+        if (sync && fsync(job->directory) < 0)
+                return set_errno_error(error, "sync the directory of", job->name);
+        return TRUE;
+}
+
+static void write_thread(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+{
+        const Write *job = data;
+        GError *error = NULL;
+        gboolean ok;
+
+        (void) source;
+        (void) cancellable;
+        if (job->text)
+                ok = write_file(job, &error);
+        else
+                ok = (unlinkat(job->directory, job->name, 0) == 0 || errno == ENOENT) &&
+                                     fsync(job->directory) == 0
+                             ? TRUE
+                             : set_errno_error(&error, "remove", job->name);
+        if (ok)
+                g_task_return_boolean(task, TRUE);
+        else
+                g_task_return_error(task, error);
+}
+
+static void on_written(GObject *source, GAsyncResult *result, gpointer data)
+{
+        Write *job = g_task_get_task_data(G_TASK(result));
+        GQueue *queue = g_hash_table_lookup(job->journal->queues, job->key);
+        g_autoptr(GTask) next = g_queue_pop_head(queue);
+        g_autoptr(GError) error = NULL;
+
+        (void) source;
+        (void) data;
+        if (next)
+                g_task_run_in_thread(next, write_thread);
+        else
+                g_hash_table_remove(job->journal->queues, job->key);
+        g_task_propagate_boolean(G_TASK(result), &error);
+        if (job->done)
+                job->done(error, job->data);
+}
+
+static void run(Journal *journal, JournalKind kind, const char *name, char *text,
+                JournalDurability durability, JournalDone done, gpointer data)
+{
+        g_autoptr(GTask) task = g_task_new(NULL, NULL, on_written, NULL);
+        Write *job = g_new(Write, 1);
+        GQueue *queue;
+
+        *job = (Write){
+                .journal = journal,
+                .directory = journal->kinds[kind],
+                .key = g_strdup_printf("%s/%s", kind_names[kind], name),
+                .name = g_strconcat(name, SUFFIX, NULL),
+                .text = text,
+                .durability = durability,
+                .done = done,
+                .data = data,
+        };
+        /* A guest may be held while this runs. */
+        g_task_set_priority(task, G_PRIORITY_HIGH);
+        g_task_set_task_data(task, job, write_free);
+        queue = g_hash_table_lookup(journal->queues, job->key);
+        if (queue) {
+                g_queue_push_tail(queue, g_steal_pointer(&task));
+                return;
+        }
+        g_hash_table_insert(journal->queues, g_strdup(job->key), g_queue_new());
+        g_task_run_in_thread(task, write_thread);
+}
+
+void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObject *record,
+                   JournalDurability durability, JournalDone done, gpointer data)
+{
+        json_object_set_int_member(record, "version", JOURNAL_VERSION);
+        json_object_set_string_member(record, "kind", kind_names[kind]);
+        run(journal, kind, name, json_text(record), durability, done, data);
+        json_object_unref(record);
+}
+
+void journal_remove(Journal *journal, JournalKind kind, const char *name, JournalDone done, gpointer data)
+{
+        run(journal, kind, name, NULL, JOURNAL_SYNCED, done, data);
+}
+
+static JsonObject *read_record(int directory, const char *file, JournalKind kind, JsonParser *parser,
+                               const char **why)
+{
+        g_autofree char *text = g_malloc(RECORD_MAX);
+        int fd = openat(directory, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        gssize n = fd < 0 ? -1 : read(fd, text, RECORD_MAX);
+        JsonNode *root;
+        JsonObject *object;
+
+        if (fd >= 0)
+                close(fd);
+        if (n <= 0 || n == RECORD_MAX) {
+                *why = n < 0 ? g_strerror(errno) : n == 0 ? "it is empty" : "it is too large";
+                return NULL;
+        }
+        if (!json_parser_load_from_data(parser, text, n, NULL) || !(root = json_parser_get_root(parser)) ||
+            !JSON_NODE_HOLDS_OBJECT(root)) {
+                *why = "it is no JSON object";
+                return NULL;
+        }
+        object = json_node_get_object(root);
+        if (json_integer(object, "version") != JOURNAL_VERSION ||
+            g_strcmp0(json_string(object, "kind"), kind_names[kind]) != 0) {
+                *why = "it is of another kind or version";
+                return NULL;
+        }
+        return object;
+}
+
+void journal_read(Journal *journal, JournalKind kind,
+                  gboolean (*each)(const char *name, JsonObject *record, gpointer data),
+                  void (*damaged)(const char *path, const char *why, gpointer data), gpointer data)
+{
+        g_autofree char *path = g_build_filename(journal->directory, kind_names[kind], NULL);
+        g_autoptr(GDir) directory = g_dir_open(path, 0, NULL);
+        g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
+        const char *entry;
+
+        /* Listed first: setting records aside renames files in this directory. */
+        while (directory && (entry = g_dir_read_name(directory)))
+                if (*entry != '.' && g_str_has_suffix(entry, SUFFIX))
+                        g_ptr_array_add(files, g_strdup(entry));
+
+        for (guint i = 0; i < files->len; i++) {
+                const char *file = files->pdata[i], *why = "it makes no sense";
+                g_autofree char *name = g_strndup(file, strlen(file) - strlen(SUFFIX));
+                g_autoptr(JsonParser) parser = json_parser_new_immutable();
+                JsonObject *record = read_record(journal->kinds[kind], file, kind, parser, &why);
+
+                if (record && each(name, record, data))
+                        continue;
+                g_autofree char *aside = g_strconcat(file, ".damaged", NULL);
+                g_autofree char *full = g_build_filename(path, aside, NULL);
+                renameat(journal->kinds[kind], file, journal->kinds[kind], aside);
+                damaged(full, why, data);
+        }
+}

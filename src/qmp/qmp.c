@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "qmp/qmp.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <gio/gunixsocketaddress.h>
+
+#include "base/error.h"
+#include "base/json.h"
+
+#define READ_SIZE (64 * 1024)
+
+typedef enum { STAGE_GREETING, STAGE_NEGOTIATING, STAGE_READY, STAGE_CLOSED } Stage;
+
+typedef struct {
+        guint64 id;
+        char *command;
+        QmpReply reply;
+        gpointer data;
+        gint64 deadline; /* monotonic µs; 0 once it was missed */
+} Pending;
+
+struct QmpConnection {
+        const QmpHandlers *handlers;
+        gpointer data;
+        char *name; /* for messages: the path, or "the passed socket" */
+        GSocket *socket;
+        GSource *readable, *writable, *timer;
+        Stage stage;
+        guint holds; /* handlers and replies on the stack: freeing waits for them */
+        gboolean freed;
+        guint32 pid;
+        char *version;
+        GString *input;
+        gsize scanned; /* bytes of input without a line end */
+        GString *output;
+        GQueue pending;
+        guint64 last_id;
+        gboolean late;
+};
+
+static void pending_free(Pending *pending)
+{
+        g_free(pending->command);
+        g_free(pending);
+}
+
+static void clear_source(GSource **source)
+{
+        if (*source)
+                g_source_destroy(*source);
+        g_clear_pointer(source, g_source_unref);
+}
+
+static void hold(QmpConnection *connection)
+{
+        connection->holds++;
+}
+
+static void release(QmpConnection *connection)
+{
+        if (--connection->holds > 0 || !connection->freed)
+                return;
+        g_string_free(connection->input, TRUE);
+        g_string_free(connection->output, TRUE);
+        g_free(connection->version);
+        g_free(connection->name);
+        g_free(connection);
+}
+
+static void shut(QmpConnection *connection)
+{
+        connection->stage = STAGE_CLOSED;
+        clear_source(&connection->readable);
+        clear_source(&connection->writable);
+        clear_source(&connection->timer);
+        g_clear_object(&connection->socket);
+}
+
+static void fail_pending(QmpConnection *connection, const GError *error)
+{
+        Pending *pending;
+
+        while ((pending = g_queue_pop_head(&connection->pending))) {
+                if (pending->reply)
+                        pending->reply(NULL, error, pending->data);
+                pending_free(pending);
+        }
+}
+
+static void lose(QmpConnection *connection, GError *error)
+{
+        g_autoptr(GError) lost = g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED,
+                                             "the connection to QEMU was lost: %s", error->message);
+
+        hold(connection);
+        shut(connection);
+        if (!connection->freed)
+                connection->handlers->lost(error, connection->data);
+        fail_pending(connection, lost);
+        g_error_free(error);
+        release(connection);
+}
+
+static void on_deadline(QmpConnection *connection);
+
+static gboolean timer_fired(gpointer data)
+{
+        on_deadline(data);
+        return G_SOURCE_CONTINUE;
+}
+
+/* The timer stands at the earliest deadline; -1 stops it. */
+static void set_timer(QmpConnection *connection, gint64 when)
+{
+        if (!connection->timer) {
+                connection->timer = g_timeout_source_new(G_MAXINT);
+                g_source_set_callback(connection->timer, timer_fired, connection, NULL);
+                g_source_attach(connection->timer, NULL);
+        }
+        g_source_set_ready_time(connection->timer, when);
+}
+
+static void set_timer_for_pending(QmpConnection *connection)
+{
+        for (GList *l = connection->pending.head; l; l = l->next) {
+                Pending *pending = l->data;
+                if (pending->deadline) {
+                        set_timer(connection, pending->deadline);
+                        return;
+                }
+        }
+        set_timer(connection, -1);
+}
+
+static void on_deadline(QmpConnection *connection)
+{
+        gint64 now = g_get_monotonic_time();
+
+        if (connection->stage != STAGE_READY) {
+                lose(connection,
+                     g_error_new(
+                             BJ_ERROR, BJ_ERROR_TIMEOUT,
+                             "monitor busy: %s took the connection but sent no QMP greeting within %d s; "
+                             "QEMU serves one client on a monitor at a time, give blockjobd one of its own",
+                             connection->name, QMP_GREETING_SECONDS));
+                return;
+        }
+        hold(connection);
+        for (GList *l = connection->pending.head; l; l = l->next) {
+                Pending *pending = l->data;
+
+                if (!pending->deadline || pending->deadline > now)
+                        continue;
+                pending->deadline = 0;
+                if (!connection->late) {
+                        connection->late = TRUE;
+                        connection->handlers->late(pending->command, connection->data);
+                        break;
+                }
+        }
+        if (connection->stage == STAGE_READY)
+                set_timer_for_pending(connection);
+        release(connection);
+}
+
+static gboolean on_writable(GSocket *socket, GIOCondition condition, gpointer data);
+
+static void flush(QmpConnection *connection)
+{
+        while (connection->output->len > 0) {
+                g_autoptr(GError) error = NULL;
+                gssize n = g_socket_send(connection->socket, connection->output->str,
+                                         connection->output->len, NULL, &error);
+
+                if (n < 0) {
+                        /* A broken connection is reported where it is read, after what QEMU still said. */
+                        if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) {
+                                g_string_truncate(connection->output, 0);
+                                break;
+                        }
+                        if (!connection->writable) {
+                                connection->writable =
+                                        g_socket_create_source(connection->socket, G_IO_OUT, NULL);
+                                g_source_set_callback(connection->writable, G_SOURCE_FUNC(on_writable),
+                                                      connection, NULL);
+                                g_source_attach(connection->writable, NULL);
+                        }
+                        return;
+                }
+                g_string_erase(connection->output, 0, n);
+        }
+        clear_source(&connection->writable);
+}
+
+static gboolean on_writable(GSocket *socket, GIOCondition condition, gpointer data)
+{
+        (void) socket;
+        (void) condition;
+        flush(data);
+        return G_SOURCE_CONTINUE;
+}
+
+static void send_command(QmpConnection *connection, const char *command, JsonObject *arguments,
+                         QmpReply reply, gpointer data)
+{
+        JsonObject *message = json_make("s:execute", command, "i:id", ++connection->last_id, NULL);
+        g_autofree char *text = NULL;
+        Pending *pending = g_new(Pending, 1);
+
+        if (arguments)
+                json_object_set_object_member(message, "arguments", arguments);
+        text = json_text(message);
+        json_object_unref(message);
+        g_string_append_printf(connection->output, "%s\n", text);
+
+        *pending = (Pending){
+                .id = connection->last_id,
+                .command = g_strdup(command),
+                .reply = reply,
+                .data = data,
+                .deadline = g_get_monotonic_time() + QMP_COMMAND_SECONDS * G_USEC_PER_SEC,
+        };
+        g_queue_push_tail(&connection->pending, pending);
+        if (connection->stage == STAGE_READY && connection->pending.length == 1)
+                set_timer_for_pending(connection);
+        flush(connection);
+}
+
+void qmp_execute(QmpConnection *connection, const char *command, JsonObject *arguments, QmpReply reply,
+                 gpointer data)
+{
+        /* Callers hold a connection only between `ready` and `lost`. */
+        g_assert(connection->stage == STAGE_READY);
+        send_command(connection, command, arguments, reply, data);
+}
+
+static void on_negotiated(JsonNode *result, const GError *error, gpointer data)
+{
+        QmpConnection *connection = data;
+
+        (void) result;
+        if (connection->stage == STAGE_CLOSED)
+                return;
+        if (error) {
+                lose(connection, g_error_new(BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "%s refused QMP: %s",
+                                             connection->name, error->message));
+                return;
+        }
+        connection->stage = STAGE_READY;
+        set_timer_for_pending(connection);
+        connection->handlers->ready(connection->data);
+}
+
+static gboolean handle_greeting(QmpConnection *connection, JsonObject *message)
+{
+        JsonObject *version = json_object(json_object(message, "QMP"), "version");
+        JsonObject *numbers = json_object(version, "qemu");
+
+        if (!numbers)
+                return FALSE;
+        const char *package = json_string(version, "package");
+        connection->version = g_strdup_printf(
+                "%d.%d.%d%s%s%s", (int) json_integer(numbers, "major"), (int) json_integer(numbers, "minor"),
+                (int) json_integer(numbers, "micro"), package && *package ? " (" : "",
+                package ? package : "", package && *package ? ")" : "");
+        connection->stage = STAGE_NEGOTIATING;
+        send_command(connection, "qmp_capabilities", NULL, on_negotiated, connection);
+        return TRUE;
+}
+
+static gboolean handle_reply(QmpConnection *connection, JsonObject *message)
+{
+        guint64 id = (guint64) json_integer(message, "id");
+        JsonNode *result = json_object_get_member(message, "return");
+        JsonObject *failure = json_object(message, "error");
+        g_autoptr(GError) error = NULL;
+        Pending *pending = NULL;
+
+        if (!result && !failure)
+                return FALSE;
+        /* QEMU answers in order, so this is the first one. */
+        for (GList *l = connection->pending.head; l; l = l->next) {
+                if (((Pending *) l->data)->id == id) {
+                        pending = l->data;
+                        g_queue_delete_link(&connection->pending, l);
+                        break;
+                }
+        }
+        if (!pending)
+                return FALSE;
+        if (failure)
+                error = g_error_new_literal(BJ_ERROR, BJ_ERROR_QEMU,
+                                            json_string(failure, "desc") ?: "unknown error");
+        if (connection->stage == STAGE_READY)
+                set_timer_for_pending(connection);
+        if (connection->late) {
+                connection->late = FALSE;
+                connection->handlers->late(NULL, connection->data);
+        }
+        if (pending->reply)
+                pending->reply(error ? NULL : result, error, pending->data);
+        pending_free(pending);
+        return TRUE;
+}
+
+static gboolean handle_message(QmpConnection *connection, JsonObject *message)
+{
+        const char *event = json_string(message, "event");
+
+        if (connection->stage == STAGE_GREETING)
+                return handle_greeting(connection, message);
+        if (!event)
+                return handle_reply(connection, message);
+        if (connection->stage == STAGE_READY) {
+                JsonObject *stamp = json_object(message, "timestamp");
+                JsonObject *data = json_object(message, "data");
+                g_autoptr(JsonObject) none = data ? NULL : json_object_new();
+
+                connection->handlers->event(event, data ?: none,
+                                            json_integer(stamp, "seconds") * G_USEC_PER_SEC +
+                                                    json_integer(stamp, "microseconds"),
+                                            connection->data);
+        }
+        return TRUE;
+}
+
+static gboolean handle_line(QmpConnection *connection, const char *line, gsize length)
+{
+        g_autoptr(JsonParser) parser = json_parser_new_immutable();
+        JsonNode *root;
+
+        while (length > 0 && g_ascii_isspace(line[length - 1]))
+                length--;
+        if (length == 0)
+                return TRUE;
+        if (!json_parser_load_from_data(parser, line, (gssize) length, NULL))
+                return FALSE;
+        root = json_parser_get_root(parser);
+        return root && JSON_NODE_HOLDS_OBJECT(root) &&
+               handle_message(connection, json_node_get_object(root));
+}
+
+static void lose_garbage(QmpConnection *connection, const char *line, gsize length)
+{
+        g_autofree char *start = g_utf8_make_valid(line, (gssize) MIN(length, 40));
+        g_autofree char *shown = g_strescape(start, NULL);
+
+        lose(connection, g_error_new(BJ_ERROR,
+                                     connection->stage == STAGE_READY ? BJ_ERROR_DISCONNECTED
+                                                                      : BJ_ERROR_INVALID_ARGUMENT,
+                                     "%s does not speak QMP: it sent \"%s\"", connection->name, shown));
+}
+
+static void handle_input(QmpConnection *connection)
+{
+        gsize start = 0;
+        char *end;
+
+        while (connection->stage != STAGE_CLOSED &&
+               (end = memchr(connection->input->str + connection->scanned, '\n',
+                             connection->input->len - connection->scanned))) {
+                gsize length = (gsize) (end - connection->input->str) - start;
+
+                if (!handle_line(connection, connection->input->str + start, length)) {
+                        if (connection->stage != STAGE_CLOSED)
+                                lose_garbage(connection, connection->input->str + start, length);
+                        return;
+                }
+                start += length + 1;
+                connection->scanned = start;
+        }
+        if (connection->stage == STAGE_CLOSED)
+                return;
+        g_string_erase(connection->input, 0, (gssize) start);
+        connection->scanned = connection->input->len;
+        if (connection->input->len > QMP_MESSAGE_MAX)
+                lose(connection,
+                     g_error_new(BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "%s sent a message of more than %d MiB",
+                                 connection->name, QMP_MESSAGE_MAX / 1024 / 1024));
+        else if (connection->stage == STAGE_GREETING && connection->input->len > 0 &&
+                 connection->input->str[0] != '{')
+                lose_garbage(connection, connection->input->str, connection->input->len);
+}
+
+static gboolean on_readable(GSocket *socket, GIOCondition condition, gpointer data)
+{
+        QmpConnection *connection = data;
+        g_autoptr(GError) error = NULL;
+        gsize old = connection->input->len;
+        gssize n;
+
+        (void) condition;
+        g_string_set_size(connection->input, old + READ_SIZE);
+        n = g_socket_receive(socket, connection->input->str + old, READ_SIZE, NULL, &error);
+        g_string_set_size(connection->input, old + (gsize) MAX(n, 0));
+        if (n < 0 && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
+                return G_SOURCE_CONTINUE;
+
+        hold(connection);
+        if (n > 0)
+                handle_input(connection);
+        else if (connection->stage == STAGE_READY)
+                lose(connection, g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED, "%s was closed by QEMU",
+                                             connection->name));
+        else
+                lose(connection,
+                     g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED,
+                                 "%s closed the connection before QMP was agreed on", connection->name));
+        release(connection);
+        return G_SOURCE_CONTINUE;
+}
+
+QmpConnection *qmp_connection_new(const QmpHandlers *handlers, gpointer data)
+{
+        QmpConnection *connection = g_new0(QmpConnection, 1);
+
+        connection->handlers = handlers;
+        connection->data = data;
+        connection->input = g_string_new(NULL);
+        connection->output = g_string_new(NULL);
+        connection->stage = STAGE_CLOSED;
+        g_queue_init(&connection->pending);
+        return connection;
+}
+
+static void start(QmpConnection *connection, GSocket *socket, const char *name)
+{
+        struct ucred peer;
+        socklen_t size = sizeof(peer);
+
+        connection->socket = socket;
+        connection->name = g_strdup(name);
+        connection->stage = STAGE_GREETING;
+        if (getsockopt(g_socket_get_fd(socket), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0)
+                connection->pid = (guint32) peer.pid;
+        g_socket_set_blocking(socket, FALSE);
+        connection->readable = g_socket_create_source(socket, G_IO_IN, NULL);
+        g_source_set_callback(connection->readable, G_SOURCE_FUNC(on_readable), connection, NULL);
+        g_source_attach(connection->readable, NULL);
+        set_timer(connection, g_get_monotonic_time() + QMP_GREETING_SECONDS * G_USEC_PER_SEC);
+}
+
+/* The kernel says "refused" for a plain file as well as for a socket without a listener. */
+static void set_connect_error(GError **error, const GError *cause, const char *path)
+{
+        struct stat st;
+
+        if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
+                g_set_error(error, BJ_ERROR, BJ_ERROR_TIMEOUT,
+                            "monitor busy: others are waiting for '%s' already", path);
+        else if (stat(path, &st) < 0)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "QMP socket '%s': %s", path,
+                            g_strerror(errno));
+        else if (!S_ISSOCK(st.st_mode))
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "'%s' is not a socket", path);
+        else if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED))
+                g_set_error(error, BJ_ERROR, BJ_ERROR_DISCONNECTED, "nothing listens on '%s'", path);
+        else
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "cannot connect to '%s': %s", path,
+                            cause->message);
+}
+
+gboolean qmp_connection_open(QmpConnection *connection, const char *path, GError **error)
+{
+        g_autoptr(GError) cause = NULL;
+        g_autoptr(GSocketAddress) address = NULL;
+        g_autoptr(GSocket) socket = NULL;
+        g_autofree char *name = g_strdup_printf("'%s'", path);
+
+        if (strlen(path) >= sizeof(((struct sockaddr_un *) NULL)->sun_path)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                            "socket path '%s' is longer than the %zu bytes that the kernel takes", path,
+                            sizeof(((struct sockaddr_un *) NULL)->sun_path) - 1);
+                return FALSE;
+        }
+        address = g_unix_socket_address_new(path);
+        socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, error);
+        if (!socket)
+                return FALSE;
+        g_socket_set_blocking(socket, FALSE);
+        if (!g_socket_connect(socket, address, NULL, &cause)) {
+                set_connect_error(error, cause, path);
+                return FALSE;
+        }
+        start(connection, g_steal_pointer(&socket), name);
+        return TRUE;
+}
+
+gboolean qmp_connection_open_fd(QmpConnection *connection, int fd, GError **error)
+{
+        g_autoptr(GError) cause = NULL;
+        g_autoptr(GSocket) socket = g_socket_new_from_fd(fd, &cause);
+
+        if (!socket) {
+                close(fd);
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                            "the passed descriptor is not a socket: %s", cause->message);
+                return FALSE;
+        }
+        if (g_socket_get_socket_type(socket) != G_SOCKET_TYPE_STREAM || !g_socket_is_connected(socket)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                            "the passed descriptor is not a connected stream socket");
+                return FALSE;
+        }
+        start(connection, g_steal_pointer(&socket), "the passed socket");
+        return TRUE;
+}
+
+void qmp_connection_free(QmpConnection *connection)
+{
+        g_autoptr(GError) error =
+                g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED, "the connection was given up");
+
+        if (!connection)
+                return;
+        hold(connection);
+        connection->freed = TRUE;
+        shut(connection);
+        fail_pending(connection, error);
+        release(connection);
+}
+
+guint32 qmp_connection_pid(QmpConnection *connection)
+{
+        return connection->pid;
+}
+
+const char *qmp_connection_version(QmpConnection *connection)
+{
+        return connection->version;
+}

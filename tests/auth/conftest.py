@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Callers of every kind; run with tests/with-service --rules tests/auth/auth.rules."""
+
+import pytest
+
+from kit.caller import Caller
+
+
+@pytest.fixture
+def callers(service):
+    """callers("nobody"): a process of that user, which makes calls."""
+    made = []
+
+    def make(user):
+        made.append(Caller(user))
+        return made[-1]
+
+    yield make
+    for caller in made:
+        caller.kill()
+
+
+@pytest.fixture(autouse=True)
+def rules_are_in_force(client):
+    """Without the rules every one of these tests would say something else than it seems to."""
+    from gi.repository import GLib
+
+    subject = ("unix-process", {"pid": GLib.Variant("u", 1), "start-time": GLib.Variant("t", 0),
+                                "uid": GLib.Variant("i", 3)})  # sys
+    polkit = "org.freedesktop.PolicyKit1"
+    (authorized, _, _), = client.call("/org/freedesktop/PolicyKit1/Authority", f"{polkit}.Authority",
+                                      "CheckAuthorization", "((sa{sv})sa{ss}us)", subject,
+                                      "org.blockjobd1.manage-domains", {}, 0, "", destination=polkit)
+    assert authorized, "run this with tests/with-service --rules tests/auth/auth.rules"

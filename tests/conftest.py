@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Fixtures of all behaviour suites. Every test has machines and domains of its own and leaves none behind."""
+
+import itertools
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+import pytest
+
+sys.dont_write_bytecode = True
+
+from kit import images  # noqa: E402
+from kit.bus import BusError, Client  # noqa: E402
+from kit.fake_qmp import FakePeer  # noqa: E402
+from kit.objects import Domain, Manager  # noqa: E402
+from kit.qemu import Machine  # noqa: E402
+from kit.service import Service  # noqa: E402
+
+numbers = itertools.count(1)
+
+
+def pytest_configure(config):
+    if "DBUS_SYSTEM_BUS_ADDRESS" not in os.environ or "BLOCKJOBD" not in os.environ:
+        raise pytest.UsageError("run this inside tests/with-service: there is no bus of the tests' own here")
+
+
+@pytest.fixture(scope="session")
+def first_client():
+    client = Client(listen=False)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def daemon(first_client):
+    """The daemon over the whole run; what tests started is stopped in order at the end."""
+    service = Service(first_client)
+    yield service
+    service.stop_own()
+
+
+@pytest.fixture
+def service(daemon):
+    """The daemon, running and unharmed: whatever a test does, nothing may be wrong inside."""
+    daemon.ensure()
+    daemon.disturbed = False
+    position = daemon.log.size()
+    pid = daemon.pid()
+    yield daemon
+    survived = daemon.disturbed or (daemon.owned() and daemon.pid() == pid)
+    daemon.ensure()
+    daemon.log.assert_no_faults(position)
+    assert survived, "the daemon died, and not by this test's hand:\n" + daemon.log.since(position)[-2000:]
+
+
+@pytest.fixture
+def client(service):
+    client = Client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def workdir(request):
+    name = re.sub(r"\W+", "-", request.node.name)[:40]
+    directory = tempfile.mkdtemp(prefix=f"bj-{name}-")
+    os.chmod(directory, 0o755)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def unique_name():
+    """Domain names that no other test has; the daemon outlives them all."""
+    return lambda prefix="vm": f"{prefix}{os.getpid()}-{next(numbers)}"
+
+
+class Lab:
+    """Machines and domains of one test."""
+
+    def __init__(self, client, service, workdir, unique_name):
+        self.client = client
+        self.service = service
+        self.manager = Manager(client)
+        self.directory = workdir
+        self.unique_name = unique_name
+        self.machines = []
+        self.attached = []
+        self.peers = []
+
+    def machine(self, name=None, suffix=""):
+        machine = Machine(self.directory, name or self.unique_name(), suffix)
+        self.machines.append(machine)
+        return machine
+
+    def attach(self, machine, **keywords):
+        self.attached.append(machine.name)
+        return self.manager.attach(machine.name, machine.monitor_path, **keywords)
+
+    def peer(self, script, name="peer.monitor"):
+        peer = FakePeer(f"{self.directory}/{name}", script)
+        self.peers.append(peer)
+        return peer
+
+    def standard(self, chain=None, **keywords):
+        """A machine with one virtio disk vda, attached: (machine, chain, disk)."""
+        chain = chain or images.two_layers(self.directory)
+        machine = self.machine().add_virtio(chain, **keywords).start()
+        domain = self.attach(machine)
+        return machine, chain, domain.disk("vda")
+
+    def slow(self, **keywords):
+        return self.standard(images.slow_layers(self.directory), **keywords)
+
+    def domain_of(self, machine):
+        return self.manager.domain(machine.name)
+
+    def clean(self):
+        self.service.ensure()
+        for name in self.attached:
+            try:
+                path, = self.client.call("/org/blockjobd1", "Manager", "GetDomain", "(s)", name)
+                Domain(self.client, path).detach(force=True)
+            except BusError:
+                pass
+        for machine in self.machines:
+            machine.clean()
+        for peer in self.peers:
+            peer.close()
+
+
+@pytest.fixture
+def lab(client, service, workdir, unique_name):
+    lab = Lab(client, service, workdir, unique_name)
+    yield lab
+    lab.clean()

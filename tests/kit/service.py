@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The daemon on this bus: kill it, let it kill itself at a step, start it again on the same state."""
+
+import os
+import signal
+import subprocess
+
+from kit.bus import NAME
+from kit.waiting import DEADLINE, wait_until
+
+# What a sanitizer or GLib says when something is wrong inside, whatever the clients see.
+FAULTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:", "CRITICAL **", "ERROR **",
+          "-CRITICAL", "GLib-WARNING")
+
+
+class Log:
+    """What the daemon says on its standard error, where tests/with-service keeps it."""
+
+    def __init__(self):
+        self.path = os.environ.get("BLOCKJOBD_LOG")
+
+    def size(self):
+        return os.path.getsize(self.path) if self.path and os.path.exists(self.path) else 0
+
+    def since(self, position):
+        if not self.path or not os.path.exists(self.path):
+            return ""
+        with open(self.path, errors="replace") as log:
+            log.seek(position)
+            return log.read()
+
+    def assert_no_faults(self, position):
+        bad = [line for line in self.since(position).splitlines() if any(fault in line for fault in FAULTS)]
+        assert not bad, "the daemon reported faults:\n" + "\n".join(bad)
+
+
+class Service:
+    def __init__(self, client):
+        self.client = client
+        self.log = Log()
+        self.processes = []
+        # Whether the current test ended a daemon itself; otherwise its end is the daemon's fault.
+        self.disturbed = False
+        self.stops_at = None
+
+    @property
+    def state_directory(self):
+        return os.environ["BLOCKJOBD_STATE"]
+
+    def pid(self):
+        return self.client.driver("GetConnectionUnixProcessID", "(s)", NAME)[0]
+
+    def owned(self):
+        return bool(self.client.name_owner())
+
+    def alive(self):
+        return self.owned() and os.path.exists(f"/proc/{self.pid()}")
+
+    def wait_gone(self, deadline=DEADLINE):
+        wait_until(lambda: not self.owned(), "the daemon to leave the bus", deadline)
+
+    def kill(self):
+        """SIGKILL: no goodbye."""
+        self.disturbed = True
+        if self.owned():
+            os.kill(self.pid(), signal.SIGKILL)
+            self.wait_gone()
+
+    def terminate(self):
+        """SIGTERM: the orderly stop."""
+        self.disturbed = True
+        os.kill(self.pid(), signal.SIGTERM)
+        self.wait_gone()
+
+    def launch(self, stop_at=None):
+        """Starts the daemon without waiting for anything."""
+        self.disturbed = True
+        self.stops_at = stop_at
+        environment = dict(os.environ)
+        environment.pop("BLOCKJOBD_TEST_STOP_AT", None)
+        if stop_at:
+            environment["BLOCKJOBD_TEST_STOP_AT"] = stop_at
+        process = self._spawn(os.environ["BLOCKJOBD"], environment)
+        self.processes.append(process)
+        return process
+
+    def start(self, stop_at=None, deadline=DEADLINE):
+        """Starts the daemon and waits for the name, which it takes when it is ready."""
+        process = self.launch(stop_at)
+        wait_until(lambda: self.owned() or process.poll() is not None, "the daemon to take its name", deadline)
+        assert process.poll() is None, f"the daemon ended at its start with {process.returncode}"
+        if stop_at:
+            with open(f"/proc/{self.pid()}/exe", "rb") as binary:
+                assert b"BLOCKJOBD_TEST_STOP_AT" in binary.read(), "this build has no -Dtest_points=true"
+        return process
+
+    def restart(self, stop_at=None):
+        self.kill()
+        return self.start(stop_at)
+
+    def settle_later(self):
+        """Starts blockjobd --settle, which the unit runs after the daemon's end."""
+        return self._spawn(os.environ["BLOCKJOBD"] + " --settle", dict(os.environ))
+
+    def settle(self, deadline=DEADLINE):
+        """Runs it to its end; its exit status."""
+        return self.settle_later().wait(deadline)
+
+    def _spawn(self, command, environment):
+        # What the command says goes where the first daemon's output goes.
+        with open(self.log.path or os.devnull, "ab") as output:
+            return subprocess.Popen(["/bin/sh", "-c", command], env=environment, stdin=subprocess.DEVNULL,
+                                    stdout=output, stderr=output, start_new_session=True)
+
+    def ensure(self):
+        """A daemon without kill points, as every test may expect to find it."""
+        if not self.owned():
+            self.start()
+        elif self.stops_at:
+            self.restart()
+
+    def stop_own(self):
+        """Ends what was started here; a daemon that ends in order has status 0, leaks included."""
+        statuses = []
+        for process in self.processes:
+            if process.poll() is None:
+                if self.owned():
+                    os.kill(self.pid(), signal.SIGTERM)
+                process.wait(DEADLINE)
+                statuses.append(process.returncode)
+        assert all(status == 0 for status in statuses), f"the daemon's end: {statuses}"
