@@ -168,11 +168,33 @@ static void on_plan_looked(Job *job, const GError *look_error)
                 plan_base(job, chain);
 }
 
+static void on_flushed(JsonNode *result, const GError *error, gpointer data)
+{
+        (void) result;
+        (void) error;
+        (void) data;
+}
+
+/* What the guest has written is brought into the images first, metadata too, so that the sizes that are
+ * looked at are those of the files, and that what was written before the call outlives a crash of QEMU
+ * during the job. QEMU has no command of QMP's own for it. */
+static void flush_active_layer(Job *job)
+{
+        const GraphRoot *root = job->host->graph ? graph_root(job->host->graph, job->device) : NULL;
+        g_autofree char *line = NULL;
+
+        if (!root || !root->node || !job->host->capabilities->has[CAPABILITY_FLUSH])
+                return;
+        line = g_strdup_printf("qemu-io %s flush", root->node->name);
+        job_execute(job, "human-monitor-command", json_make("s:command-line", line, NULL), on_flushed);
+}
+
 static void plan_run(Job *job)
 {
-        if (job->host->qmp)
+        if (job->host->qmp) {
+                flush_active_layer(job);
                 job->host->look(job->host, job, on_plan_looked);
-        else
+        } else
                 plan_failed(job, BJ_ERROR_DISCONNECTED, "there is no connection to the QEMU of domain '%s'",
                             job->domain);
 }

@@ -13,6 +13,7 @@ static const struct {
         [CAPABILITY_REOPEN] = { "reopen", "blockdev-reopen", "options", FALSE },
         [CAPABILITY_GRAPH] = { "graph", "x-debug-query-block-graph", NULL, TRUE },
         [CAPABILITY_RUN_STATE] = { "run-state", "query-status", NULL, FALSE },
+        [CAPABILITY_FLUSH] = { "flush", "human-monitor-command", NULL, FALSE },
         [CAPABILITY_NAME] = { "name", "query-name", NULL, FALSE },
         [CAPABILITY_SET_MODE] = { "set-mode", "block-job-change", NULL, FALSE },
         [CAPABILITY_BACKING_MASK_PROTOCOL] = { "backing-mask-protocol", "block-commit",
