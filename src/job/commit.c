@@ -267,12 +267,18 @@ static void on_tidy_reply(JsonNode *result, const GError *error, gpointer data)
         /* A node that went with its parent already is an error too; what counts is looked at afterwards. */
         if (g_error_matches(error, BJ_ERROR, BJ_ERROR_DISCONNECTED))
                 job->cut_off = TRUE;
+        else if (error)
+                job->look_again = TRUE;
         if (--job->under_way > 0)
                 return;
         if (job->cut_off)
                 job_step_end(job);
-        else
+        else if (job->look_again)
                 job->host->look(job->host, job, on_tidy_looked);
+        else {
+                job->tidied = TRUE;
+                job_step_end(job);
+        }
 }
 
 static void tidy_command(Job *job, const char *command, JsonObject *arguments)
@@ -332,11 +338,12 @@ static void reopen_base_read_only(Job *job)
         nodes = json_array_new();
         json_array_add_object_element(nodes, node);
         tidy_command(job, "blockdev-reopen", json_make("a:options", nodes, NULL));
+        job->look_again = TRUE; /* for the chain to say that it is read-only */
 }
 
 static void tidy_run(Job *job)
 {
-        job->cut_off = FALSE;
+        job->cut_off = job->look_again = FALSE;
         job->under_way = 1; /* the step itself, so that it ends once */
         if (job->status == STATUS_CONCLUDED)
                 tidy_command(job, "job-dismiss", json_make("s:id", job->qemu_id, NULL));

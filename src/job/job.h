@@ -160,9 +160,10 @@ struct Job {
         JobDecision asked; /* what QEMU was asked for over this connection */
         GError *refusal;   /* why a decision to pivot became a keep */
         guint retry;
-        char *root_node;  /* for the start: the uppermost node of the device */
-        guint under_way;  /* commands of a step that sends several */
-        gboolean cut_off; /* one of them was lost with the connection */
+        char *root_node;     /* for the start: the uppermost node of the device */
+        guint under_way;     /* commands of a step that sends several */
+        gboolean cut_off;    /* one of them was lost with the connection */
+        gboolean look_again; /* what they did is to be looked at */
         JobStarted started;
         gpointer started_data;
 };
