@@ -178,8 +178,6 @@ static void on_job_removed(Job *job, gpointer data)
         g_autofree char *path = job_path(job);
 
         remove_object(service, path);
-        sd_bus_emit_signal(service->bus, ROOT_PATH, INTERFACE("Manager"), "JobRemoved", "sos", job->id, path,
-                           job_result_name(job->record.result));
 }
 
 static void on_job_changed(Job *job, guint changes, gpointer data)
@@ -235,6 +233,8 @@ static void on_job_concluded(Job *job, gpointer data)
         sd_bus_emit_signal(service->bus, path, INTERFACE("Job"), "Completed", "sss",
                            job_result_name(job->record.result), error,
                            job->error_message ? job->error_message : "");
+        sd_bus_emit_signal(service->bus, ROOT_PATH, INTERFACE("Manager"), "JobRemoved", "sos", job->id, path,
+                           job_result_name(job->record.result));
         requests_job_concluded(service, job);
         log_event(LOG_NOTICE, message_of_result(job->record.result), (Domain *) job->host, job, NULL,
                   "%s '%s' of disk '%s' of domain '%s': %s, the disk is '%s'%s%s", job->driver->type,

@@ -275,8 +275,10 @@ static void on_schema(JsonNode *result, const GError *error, gpointer data)
                 return;
         }
         domain->host.capabilities = capabilities_new(result);
-        g_hash_table_insert(domain->capability_cache, g_strdup(domain->version),
-                            capabilities_ref(domain->host.capabilities));
+        /* What cannot be served is not remembered: it may have lied about its version. */
+        if (capabilities_suffice(domain->host.capabilities, NULL))
+                g_hash_table_insert(domain->capability_cache, g_strdup(domain->version),
+                                    capabilities_ref(domain->host.capabilities));
         go_on(domain);
 }
 
@@ -345,5 +347,8 @@ void domain_recover(Domain *domain)
          */
         if (strcmp(instance, domain->instance) == 0)
                 watch_process(domain);
-        connect_again(domain);
+        if (!domain->detached)
+                connect_again(domain);
+        else if (process_is_over(domain))
+                become_gone(domain, "QEMU went away");
 }

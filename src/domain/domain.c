@@ -71,6 +71,13 @@ void domain_unref(Domain *domain)
         g_free(domain);
 }
 
+void domain_detach(Domain *domain)
+{
+        domain->detached = TRUE;
+        domain_drop_connection(domain);
+        domain_save(domain);
+}
+
 void domain_remove(Domain *domain)
 {
         domain->removed = TRUE;
@@ -93,8 +100,9 @@ static JsonObject *domain_to_json(const Domain *domain)
         }
         return json_make("s:name", domain->name, "s:uuid", domain->uuid, "s:path", domain->path, "i:pid",
                          (gint64) domain->pid, "s:instance", domain->instance, "s:version", domain->version,
-                         "b:gone", domain->gone, "b:crashed", domain->state == DOMAIN_CRASHED, "s:reason",
-                         domain->gone ? domain->reason : "", "a:disks", disks, NULL);
+                         "b:gone", domain->gone, "b:detached", domain->detached, "b:crashed",
+                         domain->state == DOMAIN_CRASHED, "s:reason", domain->gone ? domain->reason : "",
+                         "a:disks", disks, NULL);
 }
 
 Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
@@ -117,6 +125,7 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
         domain->path = g_strdup(json_string(record, "path"));
         domain->pid = (guint32) json_integer(record, "pid");
         domain->gone = json_boolean(record, "gone");
+        domain->detached = json_boolean(record, "detached");
         if (domain->gone)
                 domain->state = json_boolean(record, "crashed") ? DOMAIN_CRASHED : DOMAIN_SHUTOFF;
         for (guint i = 0; i < json_array_get_length(disks); i++) {

@@ -77,6 +77,7 @@ struct Domain {
         char *run_state;       /* QEMU's word */
         gboolean gone;         /* that QEMU is no more */
         gboolean removed;
+        gboolean detached; /* by force: kept, unseen, for the jobs that go on in QEMU */
         char *late_command;
 
         GPtrArray *disks; /* Disk */
@@ -106,6 +107,8 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
                          GHashTable *capability_cache);
 Domain *domain_ref(Domain *domain);
 void domain_unref(Domain *domain);
+/* Lets go of QEMU, but stays to learn of its end for the sake of the jobs. */
+void domain_detach(Domain *domain);
 /* Takes it out of service: no handler is called any more. Its jobs lose their host. */
 void domain_remove(Domain *domain);
 const char *domain_state_name(DomainState state);

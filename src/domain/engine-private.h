@@ -9,6 +9,7 @@ struct Engine {
         gpointer data;
         GHashTable *capability_cache;
         GPtrArray *domains, *jobs;
+        GPtrArray *detached;  /* Domain: by force, with jobs that have not concluded */
         GPtrArray *attaching; /* Domain, borrowed: their attach is under way */
         GHashTable *by_name, *by_id;
         gboolean may_tell;
@@ -27,8 +28,14 @@ void engine_watch_domain(Engine *engine, Domain *domain);
 void engine_watch_job(Engine *engine, Job *job);
 void engine_add_job(Engine *engine, Job *job);
 void engine_remove_job(Engine *engine, Job *job);
+/* Takes it off the list; `..._remove_domain` also ends it. */
+void engine_hide_domain(Engine *engine, Domain *domain);
 void engine_remove_domain(Engine *engine, Domain *domain);
 void engine_expire_finished(Engine *engine);
 
 /* recover.c: going on after a start */
 void engine_adopt_jobs(Engine *engine, Domain *domain);
+/* The detached domain of that name, which still has jobs; NULL if there is none. */
+Domain *engine_detached_domain(Engine *engine, const char *name);
+/* Its last job has concluded, or it is attached again. */
+void engine_forget_detached(Engine *engine, Domain *domain);

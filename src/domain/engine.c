@@ -25,6 +25,7 @@ Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer da
         engine->capability_cache =
                 g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify) capabilities_unref);
         engine->domains = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
+        engine->detached = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
         engine->jobs = g_ptr_array_new_with_free_func((GDestroyNotify) job_unref);
         engine->attaching = g_ptr_array_new();
         engine->by_name = g_hash_table_new(g_str_hash, g_str_equal);
@@ -44,6 +45,7 @@ void engine_free(Engine *engine)
         g_hash_table_unref(engine->by_name);
         g_hash_table_unref(engine->by_id);
         g_ptr_array_unref(engine->jobs);
+        g_ptr_array_unref(engine->detached);
         g_ptr_array_unref(engine->domains);
         g_hash_table_unref(engine->capability_cache);
         journal_close(engine->journal);
@@ -176,7 +178,7 @@ static void on_attach_saved(Domain *domain, const GError *error, gpointer data)
 static void on_attached(Domain *domain, const GError *error, gpointer data)
 {
         Attach *attach = data;
-        Domain *old;
+        Domain *old, *detached;
 
         if (error) {
                 domain_remove(domain);
@@ -187,6 +189,9 @@ static void on_attached(Domain *domain, const GError *error, gpointer data)
         old = engine_domain(attach->engine, domain->name);
         if (old)
                 engine_remove_domain(attach->engine, old);
+        detached = engine_detached_domain(attach->engine, domain->name);
+        if (detached)
+                engine_forget_detached(attach->engine, detached);
         domain->saved = on_attach_saved;
         domain->saved_data = attach;
         domain_save(domain);
@@ -234,20 +239,57 @@ gboolean engine_detach(Engine *engine, Domain *domain, gboolean force, GError **
                         return FALSE;
                 }
         }
-        journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
-        engine_remove_domain(engine, domain);
+        if (domain->jobs->len > 0) {
+                g_ptr_array_add(engine->detached, domain_ref(domain));
+                engine_hide_domain(engine, domain);
+                domain_detach(domain);
+        } else {
+                journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
+                engine_remove_domain(engine, domain);
+        }
         return TRUE;
+}
+
+static void forget_host(Engine *engine, Domain *domain)
+{
+        for (guint i = 0; i < engine->jobs->len; i++)
+                if (((Job *) engine->jobs->pdata[i])->host == &domain->host)
+                        job_set_host(engine->jobs->pdata[i], NULL);
+}
+
+void engine_hide_domain(Engine *engine, Domain *domain)
+{
+        engine->observer->domain_removed(domain, engine->data);
+        g_hash_table_remove(engine->by_name, domain->name);
+        g_ptr_array_remove(engine->domains, domain);
 }
 
 void engine_remove_domain(Engine *engine, Domain *domain)
 {
-        engine->observer->domain_removed(domain, engine->data);
-        for (guint i = 0; i < engine->jobs->len; i++)
-                if (((Job *) engine->jobs->pdata[i])->host == &domain->host)
-                        job_set_host(engine->jobs->pdata[i], NULL);
-        g_hash_table_remove(engine->by_name, domain->name);
+        g_autoptr(Domain) self = domain_ref(domain);
+
+        engine_hide_domain(engine, domain);
+        forget_host(engine, domain);
         domain_remove(domain);
-        g_ptr_array_remove(engine->domains, domain);
+}
+
+Domain *engine_detached_domain(Engine *engine, const char *name)
+{
+        for (guint i = 0; i < engine->detached->len; i++) {
+                Domain *domain = engine->detached->pdata[i];
+                if (strcmp(domain->name, name) == 0)
+                        return domain;
+        }
+        return NULL;
+}
+
+void engine_forget_detached(Engine *engine, Domain *domain)
+{
+        g_autoptr(Domain) self = domain_ref(domain);
+
+        g_ptr_array_remove(engine->detached, domain);
+        forget_host(engine, domain);
+        domain_remove(domain);
 }
 
 /* ---- jobs ---- */

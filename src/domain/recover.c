@@ -16,6 +16,10 @@ static gboolean read_domain(const char *name, JsonObject *record, gpointer data)
         if (!domain)
                 return FALSE;
         engine_watch_domain(engine, domain);
+        if (domain->detached) {
+                g_ptr_array_add(engine->detached, domain);
+                return TRUE;
+        }
         g_ptr_array_add(engine->domains, domain);
         g_hash_table_insert(engine->by_name, domain->name, domain);
         return TRUE;
@@ -53,6 +57,8 @@ static gboolean place_job(Engine *engine, Job *job)
 
         if (job->concluded)
                 return TRUE;
+        if (!domain)
+                domain = engine_detached_domain(engine, job->domain);
         if (domain)
                 domain_add_job(domain, job);
         if (job->announced)
@@ -125,19 +131,26 @@ void engine_start(Engine *engine, void (*done)(gpointer data), gpointer data)
         engine->start_check = g_timeout_add(START_CHECK_MILLISECONDS, on_start_check, engine);
         for (guint i = 0; i < engine->domains->len; i++)
                 domain_recover(engine->domains->pdata[i]);
+        for (guint i = 0; i < engine->detached->len; i++)
+                domain_recover(engine->detached->pdata[i]);
+}
+
+static void let_jobs_tell(Domain *domain)
+{
+        g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
+
+        domain->host.may_tell = TRUE;
+        for (guint i = 0; i < jobs->len; i++)
+                job_advance(jobs->pdata[i]);
 }
 
 void engine_may_tell(Engine *engine)
 {
         engine->may_tell = TRUE;
-        for (guint i = 0; i < engine->domains->len; i++) {
-                Domain *domain = engine->domains->pdata[i];
-                g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
-
-                domain->host.may_tell = TRUE;
-                for (guint j = 0; j < jobs->len; j++)
-                        job_advance(jobs->pdata[j]);
-        }
+        for (guint i = 0; i < engine->domains->len; i++)
+                let_jobs_tell(engine->domains->pdata[i]);
+        for (guint i = 0; i < engine->detached->len; i++)
+                let_jobs_tell(engine->detached->pdata[i]);
 }
 
 static void on_adopt_looked(Domain *domain, const GError *error, gpointer data)

@@ -229,7 +229,10 @@ static gboolean parse_depth(const Search *search, guint64 *ret_depth)
         if (prefix && (strlen(search->target) != prefix || strncmp(search->name, search->target, prefix)))
                 return FALSE;
         digits = g_strndup(bracket + 1, (gsize) (close - bracket - 1));
-        return g_ascii_string_to_unsigned(digits, 10, 0, G_MAXUINT, ret_depth, NULL);
+        if (strspn(digits, G_CSET_DIGITS) != strlen(digits))
+                return FALSE;
+        *ret_depth = g_ascii_strtoull(digits, NULL, 10);
+        return TRUE;
 }
 
 static void find_thread(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
@@ -239,7 +242,7 @@ static void find_thread(GTask *task, gpointer source, gpointer data, GCancellabl
         gboolean by_path = search->name[0] == '/';
         struct stat wanted;
         gboolean exists = by_path && stat(search->name, &wanted) == 0;
-        guint64 depth;
+        guint64 depth = 0;
         int found = -1;
 
         (void) source;

@@ -100,6 +100,8 @@ static void on_base_found(GObject *source, GAsyncResult *result, gpointer data)
         (void) source;
         if (depth >= 0)
                 chain = chain_of_device(job, &error);
+        else
+                g_prefix_error(&error, "option 'base': ");
         if (error)
                 job_start_failed(job, error);
         else if ((guint) depth >= chain->layers->len)
@@ -129,6 +131,8 @@ static void on_top_found(GObject *source, GAsyncResult *result, gpointer data)
         (void) source;
         if (depth >= 0)
                 chain = chain_of_device(job, &error);
+        else
+                g_prefix_error(&error, "option 'top': ");
         if (error)
                 job_start_failed(job, error);
         else if (depth > 0 && active)

@@ -156,11 +156,15 @@ static void pause_or_resume(Job *job, gboolean pause, JobDone done, gpointer dat
                 fail(job, error, done, data);
                 return;
         }
-        if (pause ? job->state != JOB_RUNNING && job->state != JOB_READY : job->state != JOB_PAUSED) {
+        if (job->state == JOB_COMPLETING || job->state == JOB_STARTING) {
                 fail(job,
                      g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "job '%s' is %s, it cannot be %s",
                                  job->id, job_state_name(job->state), pause ? "paused" : "resumed"),
                      done, data);
+                return;
+        }
+        if (pause == (job->state == JOB_PAUSED)) {
+                done(job, NULL, data);
                 return;
         }
         Control *control = control_new(job, done, data);
