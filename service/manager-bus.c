@@ -121,13 +121,14 @@ static void on_domain_looked(Domain *domain, const GError *error, gpointer data)
 
 void run_Manager_GetDomain(Request *request)
 {
+        g_autoptr(GError) error = NULL;
         const char *name;
         Domain *domain;
 
         sd_bus_message_read(request->message, "s", &name);
-        domain = engine_domain_by_name_or_uuid(request->service->engine, name);
+        domain = engine_domain_by_name_or_uuid(request->service->engine, name, &error);
         if (!domain)
-                request_fail_new(request, BJ_ERROR_NO_SUCH_DOMAIN, "there is no domain '%s'", name);
+                request_fail(request, error);
         else if (!domain->host.qmp || domain->late_command)
                 request_reply_object(request, domain_path(domain));
         else

@@ -67,14 +67,29 @@ Domain *engine_domain(Engine *engine, const char *name)
         return g_hash_table_lookup(engine->by_name, name);
 }
 
-Domain *engine_domain_by_name_or_uuid(Engine *engine, const char *name_or_uuid)
+Domain *engine_domain_by_name_or_uuid(Engine *engine, const char *name_or_uuid, GError **error)
 {
-        Domain *domain = engine_domain(engine, name_or_uuid);
+        Domain *found = engine_domain(engine, name_or_uuid);
 
-        for (guint i = 0; !domain && *name_or_uuid && i < engine->domains->len; i++)
-                if (g_ascii_strcasecmp(((Domain *) engine->domains->pdata[i])->uuid, name_or_uuid) == 0)
-                        domain = engine->domains->pdata[i];
-        return domain;
+        if (found)
+                return found;
+        for (guint i = 0; *name_or_uuid && i < engine->domains->len; i++) {
+                Domain *domain = engine->domains->pdata[i];
+
+                if (g_ascii_strcasecmp(domain->uuid, name_or_uuid) != 0)
+                        continue;
+                if (found) {
+                        g_set_error(error, BJ_ERROR, BJ_ERROR_AMBIGUOUS,
+                                    "domains '%s' and '%s' have the UUID %s", found->name, domain->name,
+                                    name_or_uuid);
+                        return NULL;
+                }
+                found = domain;
+        }
+        if (!found)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NO_SUCH_DOMAIN, "there is no domain '%s'",
+                            name_or_uuid);
+        return found;
 }
 
 Job *engine_job(Engine *engine, const char *id)

@@ -55,7 +55,8 @@ gboolean engine_is_calm(const Engine *engine);
 GPtrArray *engine_domains(Engine *engine); /* Domain */
 GPtrArray *engine_jobs(Engine *engine);    /* Job, oldest first; finished ones too */
 Domain *engine_domain(Engine *engine, const char *name);
-Domain *engine_domain_by_name_or_uuid(Engine *engine, const char *name_or_uuid);
+/* Errors: NoSuchDomain, Ambiguous. */
+Domain *engine_domain_by_name_or_uuid(Engine *engine, const char *name_or_uuid, GError **error);
 Job *engine_job(Engine *engine, const char *id);
 
 /* `path` NULL: `fd`, which is taken. Errors: InvalidArgument, Exists, Disconnected, Timeout, NotSupported,
