@@ -95,3 +95,23 @@ JsonObject *json_element(JsonArray *array, guint i)
 
         return JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
 }
+
+gboolean json_is_shallow(const char *text, gsize length, guint depth)
+{
+        gboolean in_string = FALSE;
+        guint open = 0;
+
+        for (gsize i = 0; i < length; i++) {
+                char c = text[i];
+
+                if (in_string && c == '\\')
+                        i++;
+                else if (c == '"')
+                        in_string = !in_string;
+                else if (!in_string && (c == '[' || c == '{') && ++open > depth)
+                        return FALSE;
+                else if (!in_string && (c == ']' || c == '}') && open > 0)
+                        open--;
+        }
+        return TRUE;
+}

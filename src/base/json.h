@@ -21,3 +21,6 @@ JsonArray *json_array(JsonObject *object, const char *member);
 
 /* Element `i` if it is an object, else NULL. */
 JsonObject *json_element(JsonArray *array, guint i);
+
+/* Whether no more than `depth` arrays and objects are open at once: the parser recurses into each. */
+gboolean json_is_shallow(const char *text, gsize length, guint depth);

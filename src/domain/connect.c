@@ -207,12 +207,24 @@ static void on_event(const char *event, JsonObject *event_data, gint64 when, gpo
 
 static void on_late(const char *command, gpointer data)
 {
-        Domain *domain = data;
+        g_autoptr(Domain) domain = domain_ref(data);
+        g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
+        g_autoptr(GError) error = NULL;
 
         g_free(domain->late_command);
         domain->late_command = g_strdup(command);
         domain_update_state(domain);
         domain->observer->late(domain, command, domain->observer_data);
+        if (!command)
+                return;
+        g_set_error(&error, BJ_ERROR, BJ_ERROR_TIMEOUT, "QEMU has not answered '%s' for %d s", command,
+                    QMP_COMMAND_SECONDS);
+        for (guint i = 0; i < jobs->len; i++)
+                job_start_is_late(jobs->pdata[i], error);
+        if (domain->attached) {
+                domain_drop_connection(domain);
+                end_attach(domain, error);
+        }
 }
 
 /* ---- the first exchange ---- */

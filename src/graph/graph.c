@@ -90,6 +90,45 @@ static void read_edges(Graph *graph, JsonObject *block_graph)
         }
 }
 
+/* Everything that walks the graph relies on coming to an end. Takes away nodes without parents until none
+ * are left; what is left over goes round in circles. */
+static gboolean has_cycle(const Graph *graph)
+{
+        g_autoptr(GHashTable) parents = g_hash_table_new(NULL, NULL);
+        g_autoptr(GPtrArray) free_nodes = g_ptr_array_new();
+        GHashTableIter iterator;
+        gpointer value;
+        guint taken = 0;
+
+        g_hash_table_iter_init(&iterator, graph->nodes);
+        while (g_hash_table_iter_next(&iterator, NULL, &value)) {
+                const GraphNode *node = value;
+
+                for (guint i = 0; i < node->edges->len; i++) {
+                        gpointer child = g_array_index(node->edges, GraphEdge, i).child;
+                        guint count = GPOINTER_TO_UINT(g_hash_table_lookup(parents, child));
+                        g_hash_table_insert(parents, child, GUINT_TO_POINTER(count + 1));
+                }
+        }
+        g_hash_table_iter_init(&iterator, graph->nodes);
+        while (g_hash_table_iter_next(&iterator, NULL, &value))
+                if (!g_hash_table_contains(parents, value))
+                        g_ptr_array_add(free_nodes, value);
+        for (; taken < free_nodes->len; taken++) {
+                const GraphNode *node = free_nodes->pdata[taken];
+
+                for (guint i = 0; i < node->edges->len; i++) {
+                        gpointer child = g_array_index(node->edges, GraphEdge, i).child;
+                        guint count = GPOINTER_TO_UINT(g_hash_table_lookup(parents, child));
+
+                        g_hash_table_insert(parents, child, GUINT_TO_POINTER(count - 1));
+                        if (count == 1)
+                                g_ptr_array_add(free_nodes, child);
+                }
+        }
+        return taken < g_hash_table_size(graph->nodes);
+}
+
 /* "/machine/peripheral/ID/virtio-backend" → "ID"; a device without an id has only a path that QEMU made up.
  */
 static const char *qdev_id(Graph *graph, const char *qdev)
@@ -147,6 +186,11 @@ Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, 
         for (guint i = 0; i < json_array_get_length(nodes); i++)
                 read_node(graph, json_element(nodes, i));
         read_edges(graph, json_node_get_object(block_graph));
+        if (has_cycle(graph)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_QEMU,
+                            "the block graph that QEMU describes is a circle");
+                return NULL;
+        }
         for (guint i = 0; i < json_array_get_length(devices); i++)
                 read_root(graph, json_element(devices, i));
         return g_steal_pointer(&graph);

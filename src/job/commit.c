@@ -234,7 +234,8 @@ static void start_run(Job *job)
                 return;
         }
         if (!job->started) {
-                /* Recovered: the service died before QEMU got the command, and nobody was told of a job. */
+                /* The service died before QEMU got the command, or the caller was told that it takes too
+                 * long: nobody waits for this job. */
                 plan_failed(job, BJ_ERROR_FAILED, "the job never began");
                 return;
         }

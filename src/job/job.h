@@ -194,6 +194,8 @@ void job_execute(Job *job, const char *command, JsonObject *arguments, QmpReply 
 /* Writes the record; `done` as a step's own end. */
 void job_write(Job *job, JournalDurability durability, JournalDone done);
 void job_start_failed(Job *job, const GError *error);
+/* The caller is told that it takes too long. If QEMU has not been given the job yet, it never will be. */
+void job_start_is_late(Job *job, const GError *error);
 
 /* seen.c: what QEMU tells */
 void job_seen_status(Job *job, const char *status, gint64 when);

@@ -63,6 +63,7 @@ void job_execute(Job *job, const char *command, JsonObject *arguments, QmpReply 
 typedef struct {
         Job *job;
         JournalDone done;
+        struct JobRecord record;
 } Write;
 
 static void on_written(const GError *error, gpointer data)
@@ -71,7 +72,7 @@ static void on_written(const GError *error, gpointer data)
         Job *job = write->job;
 
         if (!error) {
-                job->written = job->writing;
+                job->written = write->record;
                 job->written.exists = TRUE;
         }
         write->done(error, job);
@@ -83,7 +84,7 @@ void job_write(Job *job, JournalDurability durability, JournalDone done)
 {
         Write *write = g_new(Write, 1);
 
-        *write = (Write){ job_ref(job), done };
+        *write = (Write){ job_ref(job), done, job->record };
         job->writing = job->record;
         journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), durability, on_written,
                       write);
@@ -99,4 +100,12 @@ void job_start_failed(Job *job, const GError *error)
                 job->started(job, error, job->started_data);
         job->started = NULL;
         job->host->observer->dropped(job, job->host->observer_data);
+}
+
+void job_start_is_late(Job *job, const GError *error)
+{
+        JobStarted started = g_steal_pointer(&job->started);
+
+        if (started)
+                started(job, error, job->started_data);
 }

@@ -14,6 +14,7 @@
 #include "base/json.h"
 
 #define READ_SIZE (64 * 1024)
+#define NESTING_MAX 1000 /* query-block nests a backing chain, one or two levels a layer */
 
 typedef enum { STAGE_GREETING, STAGE_NEGOTIATING, STAGE_READY, STAGE_CLOSED } Stage;
 
@@ -339,7 +340,8 @@ static gboolean handle_line(QmpConnection *connection, const char *line, gsize l
                 length--;
         if (length == 0)
                 return TRUE;
-        if (!json_parser_load_from_data(parser, line, (gssize) length, NULL))
+        if (!json_is_shallow(line, length, NESTING_MAX) ||
+            !json_parser_load_from_data(parser, line, (gssize) length, NULL))
                 return FALSE;
         root = json_parser_get_root(parser);
         return root && JSON_NODE_HOLDS_OBJECT(root) &&
