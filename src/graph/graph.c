@@ -64,27 +64,32 @@ static void read_node(Graph *graph, JsonObject *object)
 static void read_edges(Graph *graph, JsonObject *block_graph)
 {
         g_autoptr(GHashTable) names = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+        g_autoptr(GHashTable) jobs = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
         JsonArray *nodes = json_array(block_graph, "nodes"), *edges = json_array(block_graph, "edges");
 
         for (guint i = 0; nodes && i < json_array_get_length(nodes); i++) {
                 JsonObject *node = json_element(nodes, i);
+                const char *type = json_string(node, "type"), *name = json_string(node, "name");
                 gint64 id = json_integer(node, "id");
 
-                /* Ids are shared by nodes, jobs and devices; only nodes are wanted by name here. */
-                if (g_strcmp0(json_string(node, "type"), "block-driver") == 0)
-                        g_hash_table_insert(names, g_memdup2(&id, sizeof(id)),
-                                            graph_node(graph, json_string(node, "name")));
+                if (g_strcmp0(type, "block-driver") == 0)
+                        g_hash_table_insert(names, g_memdup2(&id, sizeof(id)), graph_node(graph, name));
+                else if (g_strcmp0(type, "block-job") == 0)
+                        g_hash_table_insert(jobs, g_memdup2(&id, sizeof(id)), (gpointer) keep(graph, name));
         }
         for (guint i = 0; edges && i < json_array_get_length(edges); i++) {
                 JsonObject *object = json_element(edges, i);
                 gint64 parent_id = json_integer(object, "parent"), child_id = json_integer(object, "child");
                 GraphNode *parent = g_hash_table_lookup(names, &parent_id);
+                const char *job = g_hash_table_lookup(jobs, &parent_id);
                 GraphEdge edge = { keep(graph, json_string(object, "name")),
                                    g_hash_table_lookup(names, &child_id) };
 
                 if (!edge.child)
                         continue;
                 edge.child->parents++;
+                if (job)
+                        edge.child->job = job;
                 if (parent)
                         g_array_append_val(parent->edges, edge);
         }
@@ -129,36 +134,57 @@ static gboolean has_cycle(const Graph *graph)
         return taken < g_hash_table_size(graph->nodes);
 }
 
-/* "/machine/peripheral/ID/virtio-backend" → "ID"; a device without an id has only a path that QEMU made up.
- */
-static const char *qdev_id(Graph *graph, const char *qdev)
+/* The device's part of a QOM path: "/machine/peripheral/ID/virtio-backend" is ID's. A device without an id
+ * has a name that QEMU made up, "device[0]". */
+static const char *device_of_path(Graph *graph, const char *path, const char *prefix)
 {
-        static const char prefix[] = "/machine/peripheral/";
-        const char *id, *end;
+        const char *device = path + strlen(prefix);
 
-        if (!qdev || !*qdev)
+        if (!g_str_has_prefix(path, prefix))
                 return NULL;
-        if (*qdev != '/')
-                return keep(graph, qdev);
-        if (!g_str_has_prefix(qdev, prefix))
-                return NULL;
-        id = qdev + strlen(prefix);
-        end = strchrnul(id, '/');
-        return g_string_chunk_insert_len(graph->strings, id, end - id);
+        return g_string_chunk_insert_len(graph->strings, device, strchrnul(device, '/') - device);
+}
+
+static gboolean is_target(const Graph *graph, const char *target)
+{
+        for (guint i = 0; i < graph->roots->len; i++)
+                if (strcmp(((GraphRoot *) graph->roots->pdata[i])->target, target) == 0)
+                        return TRUE;
+        return FALSE;
+}
+
+/* The qdev id, else the BlockBackend's name, else what is left to tell devices apart. */
+static const char *choose_target(Graph *graph, const char *qdev, const char *backend)
+{
+        const char *target = NULL;
+
+        if (qdev && *qdev)
+                target = *qdev == '/' ? device_of_path(graph, qdev, "/machine/peripheral/")
+                                      : keep(graph, qdev);
+        if (!target && backend && *backend)
+                target = keep(graph, backend);
+        if (!target && qdev)
+                target = device_of_path(graph, qdev, "/machine/peripheral-anon/");
+        if (!target && qdev)
+                target = device_of_path(graph, qdev, "/machine/unattached/");
+        if (!target && qdev)
+                target = keep(graph, qdev);
+        /* One device's id may be another one's BlockBackend. */
+        for (guint n = 2; target && is_target(graph, target); n++) {
+                g_autofree char *numbered = g_strdup_printf("%s-%u", target, n);
+                if (!is_target(graph, numbered))
+                        target = keep(graph, numbered);
+        }
+        return target;
 }
 
 static void read_root(Graph *graph, JsonObject *object)
 {
         const char *qdev = json_string(object, "qdev"), *backend = json_string(object, "device");
         const char *node = json_string(json_object(object, "inserted"), "node-name");
-        const char *path_end = qdev ? strrchr(qdev, '/') : NULL;
-        const char *target = qdev_id(graph, qdev);
+        const char *target = choose_target(graph, qdev, backend);
         GraphRoot *root;
 
-        if (!target && backend && *backend)
-                target = keep(graph, backend);
-        if (!target && path_end)
-                target = keep(graph, path_end + 1);
         if (!target)
                 return;
         root = g_new0(GraphRoot, 1);

@@ -22,12 +22,13 @@ struct GraphNode {
         gboolean encrypted;
         guint64 virtual_size, allocated; /* bytes */
         GArray *edges;                   /* GraphEdge */
+        const char *job;                 /* QEMU's id of a job that works on it, NULL = none */
         guint parents;                   /* nodes, jobs, devices and exports above */
 };
 
 typedef struct {
         const char *device; /* QOM path or qdev id, else the BlockBackend's name: what identifies it */
-        const char *target; /* the qdev id, else the BlockBackend's name */
+        const char *target; /* the qdev id, else the BlockBackend's name; no two are alike */
         GraphNode *node;    /* NULL: no medium */
 } GraphRoot;
 

@@ -63,6 +63,18 @@ static Chain *chain_of_device(const Job *job, GError **error)
         return chain_new(root, error);
 }
 
+/* QEMU would say "Need a root block node" of a node that has a job above it. */
+static const char *busy_with(const Job *job, const Chain *chain, guint depth)
+{
+        const char *busy = NULL;
+
+        for (guint i = 0; i <= depth && !busy; i++) {
+                const GraphNode *node = graph_node(job->host->graph, chain_layer(chain, i)->node);
+                busy = node ? node->job : NULL;
+        }
+        return busy;
+}
+
 static void plan_into(Job *job, const Chain *chain, guint depth)
 {
         const Layer *top = chain_layer(chain, 0), *base = chain_layer(chain, depth);
@@ -79,6 +91,13 @@ static void plan_into(Job *job, const Chain *chain, guint depth)
                             " bytes) is smaller than base '%s' (%" G_GUINT64_FORMAT
                             " bytes): the guest's disk would change its size; resize it first",
                             top->source, top->virtual_size, base->source, base->virtual_size);
+                return;
+        }
+        if (busy_with(job, chain, depth)) {
+                plan_failed(
+                        job, BJ_ERROR_JOB_ACTIVE,
+                        "disk '%s' of domain '%s' is busy with QEMU's job '%s', which somebody else started",
+                        job->disk, job->domain, busy_with(job, chain, depth));
                 return;
         }
         job->top_node = g_strdup(top->node);

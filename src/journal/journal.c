@@ -15,6 +15,7 @@
 #include "base/json.h"
 
 #define RECORD_MAX (1024 * 1024)
+#define NESTING_MAX 16
 #define SUFFIX ".json"
 
 struct Journal {
@@ -249,7 +250,8 @@ static JsonObject *read_record(int directory, const char *file, JournalKind kind
                 *why = n < 0 ? g_strerror(errno) : n == 0 ? "it is empty" : "it is too large";
                 return NULL;
         }
-        if (!json_parser_load_from_data(parser, text, n, NULL) || !(root = json_parser_get_root(parser)) ||
+        if (!json_is_shallow(text, (gsize) n, NESTING_MAX) ||
+            !json_parser_load_from_data(parser, text, n, NULL) || !(root = json_parser_get_root(parser)) ||
             !JSON_NODE_HOLDS_OBJECT(root)) {
                 *why = "it is no JSON object";
                 return NULL;
