@@ -10,6 +10,7 @@ typedef struct {
         GSource source;
         sd_bus *bus;
         gpointer fd;
+        int events; /* as set last: setting them anew would wake the loop up each time */
         void (*closed)(int error, gpointer data);
         gpointer data;
 } BusSource;
@@ -25,7 +26,9 @@ static gboolean prepare(GSource *source, int *timeout)
         if (events < 0 || sd_bus_get_timeout(self->bus, &until) < 0)
                 return TRUE; /* dispatch meets the error */
         /* sd-bus speaks of poll(2)'s bits, which GIOCondition's are. */
-        g_source_modify_unix_fd(source, self->fd, (GIOCondition) events | G_IO_HUP | G_IO_ERR);
+        if (events != self->events)
+                g_source_modify_unix_fd(source, self->fd, (GIOCondition) events | G_IO_HUP | G_IO_ERR);
+        self->events = events;
         g_source_set_ready_time(source, until == UINT64_MAX ? -1 : (gint64) until);
         return until == 0;
 }
@@ -76,6 +79,7 @@ guint bus_source_attach(sd_bus *bus, void (*closed)(int error, gpointer data), g
         self->closed = closed;
         self->data = data;
         self->fd = g_source_add_unix_fd(source, sd_bus_get_fd(bus), G_IO_IN);
+        self->events = -1;
         g_source_set_name(source, "sd-bus");
         return g_source_attach(source, NULL);
 }

@@ -18,26 +18,31 @@ typedef struct {
 } ChangeRow;
 
 static const ChangeRow domain_rows[] = {
-        { DOMAIN_CHANGED_STATE, { "State", "StateReason" } },
-        { DOMAIN_CHANGED_PID, { "Pid" } },
-        { DOMAIN_CHANGED_DISKS, { "Disks" } },
-        { DOMAIN_CHANGED_JOBS, { "Jobs" } },
-        { 0 },
+        { DOMAIN_CHANGED_STATE, { "State" } }, { DOMAIN_CHANGED_REASON, { "StateReason" } },
+        { DOMAIN_CHANGED_PID, { "Pid" } },     { DOMAIN_CHANGED_DISKS, { "Disks" } },
+        { DOMAIN_CHANGED_JOBS, { "Jobs" } },   { 0 },
 };
 static const ChangeRow disk_rows[] = {
-        { DISK_CHANGED_NODE, { "NodeName" } },     { DISK_CHANGED_SOURCE, { "Source", "Format" } },
-        { DISK_CHANGED_CAPACITY, { "Capacity" } }, { DISK_CHANGED_READ_ONLY, { "ReadOnly" } },
-        { DISK_CHANGED_CHAIN, { "Chain" } },       { DISK_CHANGED_FILTERS, { "Filters" } },
-        { DISK_CHANGED_JOB, { "Job" } },           { 0 },
+        { DISK_CHANGED_NODE, { "NodeName" } },
+        { DISK_CHANGED_SOURCE, { "Source" } },
+        { DISK_CHANGED_FORMAT, { "Format" } },
+        { DISK_CHANGED_CAPACITY, { "Capacity" } },
+        { DISK_CHANGED_READ_ONLY, { "ReadOnly" } },
+        { DISK_CHANGED_CHAIN, { "Chain" } },
+        { DISK_CHANGED_FILTERS, { "Filters" } },
+        { DISK_CHANGED_JOB, { "Job" } },
+        { 0 },
 };
 static const ChangeRow job_rows[] = {
         { JOB_CHANGED_STATE, { "State" } },
         { JOB_CHANGED_RESULT, { "Result" } },
         { JOB_CHANGED_READY, { "Ready", "ReadyTime" } },
-        { JOB_CHANGED_PROGRESS, { "Current", "Total", "Progress" } },
+        { JOB_CHANGED_CURRENT, { "Current", "Progress" } },
+        { JOB_CHANGED_TOTAL, { "Total", "Progress" } },
         { JOB_CHANGED_SPEED, { "Speed" } },
         { JOB_CHANGED_IO_STATUS, { "IoStatus" } },
-        { JOB_CHANGED_END, { "EndTime", "Error" } },
+        { JOB_CHANGED_END, { "EndTime" } },
+        { JOB_CHANGED_ERROR, { "Error" } },
         { JOB_CHANGED_HOLD, { "GuestHold" } },
         { 0 },
 };

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/json.h"
 
+#include <string.h>
+
 JsonObject *json_make(const char *first_key, ...)
 {
         JsonObject *object = json_object_new();
@@ -108,9 +110,13 @@ gboolean json_is_shallow(const char *text, gsize length, guint depth)
                         i++;
                 else if (c == '"')
                         in_string = !in_string;
-                else if (!in_string && (c == '[' || c == '{') && ++open > depth)
+                else if (in_string)
+                        continue;
+                else if (!g_ascii_isalnum(c) && !g_ascii_isspace(c) && !strchr("[]{},:.+-", c))
                         return FALSE;
-                else if (!in_string && (c == ']' || c == '}') && open > 0)
+                else if ((c == '[' || c == '{') && ++open > depth)
+                        return FALSE;
+                else if ((c == ']' || c == '}') && open > 0)
                         open--;
         }
         return TRUE;

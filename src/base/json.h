@@ -22,5 +22,6 @@ JsonArray *json_array(JsonObject *object, const char *member);
 /* Element `i` if it is an object, else NULL. */
 JsonObject *json_element(JsonArray *array, guint i);
 
-/* Whether no more than `depth` arrays and objects are open at once: the parser recurses into each. */
+/* Whether a text is safe to parse: no more than `depth` arrays and objects open at once, into each of which
+ * the parser recurses, and nothing outside strings that is no JSON (the parser knows comments). */
 gboolean json_is_shallow(const char *text, gsize length, guint depth);

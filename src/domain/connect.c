@@ -71,14 +71,9 @@ static void become_gone(Domain *domain, const char *reason)
                 return;
         domain->gone = TRUE;
         domain_drop_connection(domain);
-        if (domain->shutdown_reason == NULL) {
-                g_free(domain->reason);
-                domain->reason = g_strdup(reason);
-                domain->state = DOMAIN_CRASHED;
-        }
+        domain_set_state(domain, domain->shutdown_reason ? DOMAIN_SHUTOFF : DOMAIN_CRASHED,
+                         domain->shutdown_reason ? domain->shutdown_reason : reason);
         domain->observer->gone(domain, domain->observer_data);
-        domain_update_state(domain);
-        domain->observer->changed(domain, DOMAIN_CHANGED_STATE, domain->observer_data);
         tell_jobs_that_qemu_is_gone(domain);
         domain_save(domain);
 }
@@ -139,10 +134,7 @@ static gboolean on_retry(gpointer data)
 
 static void retry_later(Domain *domain, const GError *error)
 {
-        g_free(domain->reason);
-        domain->reason = g_strdup(error->message);
-        domain->state = DOMAIN_DISCONNECTED;
-        domain->observer->changed(domain, DOMAIN_CHANGED_STATE, domain->observer_data);
+        domain_set_state(domain, DOMAIN_DISCONNECTED, error->message);
         domain->retry_delay =
                 CLAMP(domain->retry_delay * 2, RETRY_FIRST_MILLISECONDS, RETRY_LAST_MILLISECONDS);
         if (domain->path)

@@ -66,8 +66,10 @@ static guint compare(const Chain *old, const Chain *new)
 
         if (strcmp(old->root, new->root) != 0)
                 changes |= DISK_CHANGED_NODE;
-        if (strcmp(before->source, after->source) != 0 || strcmp(before->format, after->format) != 0)
+        if (strcmp(before->source, after->source) != 0)
                 changes |= DISK_CHANGED_SOURCE;
+        if (strcmp(before->format, after->format) != 0)
+                changes |= DISK_CHANGED_FORMAT;
         if (before->virtual_size != after->virtual_size)
                 changes |= DISK_CHANGED_CAPACITY;
         if (before->read_only != after->read_only)
@@ -99,52 +101,68 @@ void disk_cut_chain(Disk *disk, const char *source)
         }
 }
 
+static Disk *disk_of_device(Domain *domain, const char *device)
+{
+        for (guint i = 0; i < domain->disks->len; i++) {
+                Disk *disk = domain->disks->pdata[i];
+                if (strcmp(disk->device, device) == 0)
+                        return disk;
+        }
+        return NULL;
+}
+
+/* A disk keeps its name for as long as its device is there, whatever else comes and goes. */
+static void add_disk(Domain *domain, const GraphRoot *root, Chain *chain)
+{
+        g_autofree char *target = g_strdup(root->target);
+        Disk *disk;
+
+        for (guint n = 2; domain_disk(domain, target); n++) {
+                g_free(target);
+                target = g_strdup_printf("%s-%u", root->target, n);
+        }
+        disk = domain_add_disk(domain, target, root->device, chain);
+        for (guint i = 0; i < domain->jobs->len; i++)
+                if (strcmp(((Job *) domain->jobs->pdata[i])->device, disk->device) == 0)
+                        disk_set_job(disk, domain->jobs->pdata[i]);
+        domain->observer->disk_added(disk, domain->observer_data);
+        domain_save(domain);
+}
+
 static void update_disk(Domain *domain, const GraphRoot *root)
 {
         g_autoptr(GError) error = NULL;
-        Disk *disk = domain_disk(domain, root->target);
+        Disk *disk = disk_of_device(domain, root->device);
         Chain *chain = chain_new(root, &error);
 
-        if (!chain) {
-                if (domain->observer)
-                        domain->observer->warning(domain, error->message, domain->observer_data);
-                return;
-        }
-        if (disk) {
+        if (!chain)
+                domain->observer->warning(domain, error->message, domain->observer_data);
+        else if (disk)
                 set_chain(disk, chain);
-                return;
-        }
-        disk = domain_add_disk(domain, root->target, root->device, chain);
-        for (guint i = 0; i < domain->jobs->len; i++)
-                if (strcmp(((Job *) domain->jobs->pdata[i])->disk, disk->target) == 0)
-                        disk_set_job(disk, domain->jobs->pdata[i]);
-        if (domain->observer)
-                domain->observer->disk_added(disk, domain->observer_data);
-        domain_save(domain);
+        else
+                add_disk(domain, root, chain);
 }
 
 void domain_update_disks(Domain *domain)
 {
-        guint before = domain->disks->len;
         gboolean changed_set = FALSE;
-
-        for (guint i = 0; i < domain->host.graph->roots->len; i++)
-                update_disk(domain, domain->host.graph->roots->pdata[i]);
-        changed_set = domain->disks->len != before;
 
         for (guint i = domain->disks->len; i-- > 0;) {
                 Disk *disk = domain->disks->pdata[i];
 
                 if (graph_root(domain->host.graph, disk->device))
                         continue;
-                if (domain->observer)
-                        domain->observer->disk_removed(disk, domain->observer_data);
+                domain->observer->disk_removed(disk, domain->observer_data);
                 g_ptr_array_remove_index(domain->disks, i);
                 changed_set = TRUE;
         }
+        guint before = domain->disks->len;
+        for (guint i = 0; i < domain->host.graph->roots->len; i++)
+                update_disk(domain, domain->host.graph->roots->pdata[i]);
+        changed_set |= domain->disks->len != before;
+
         if (!changed_set)
                 return;
         domain_save(domain);
-        if (domain->observer)
-                domain->observer->changed(domain, DOMAIN_CHANGED_DISKS, domain->observer_data);
+        domain->observer->changed(domain, DOMAIN_CHANGED_DISKS, domain->observer_data);
 }

@@ -99,16 +99,16 @@ static JsonObject *domain_to_json(const Domain *domain)
                                                         "a:chain", chain_to_json(disk->chain), NULL));
         }
         return json_make("s:name", domain->name, "s:uuid", domain->uuid, "s:path", domain->path, "i:pid",
-                         (gint64) domain->pid, "s:instance", domain->instance, "s:version", domain->version,
-                         "b:gone", domain->gone, "b:detached", domain->detached, "b:crashed",
-                         domain->state == DOMAIN_CRASHED, "s:reason", domain->gone ? domain->reason : "",
-                         "a:disks", disks, NULL);
+                         (gint64) domain->pid, "s:instance", domain->instance, "s:qemu-version",
+                         domain->version, "b:gone", domain->gone, "b:detached", domain->detached,
+                         "b:crashed", domain->state == DOMAIN_CRASHED, "s:reason",
+                         domain->gone ? domain->reason : "", "a:disks", disks, NULL);
 }
 
 Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
                          GHashTable *capability_cache)
 {
-        static const char *const texts[] = { "name", "uuid", "instance", "version", "reason" };
+        static const char *const texts[] = { "name", "uuid", "instance", "qemu-version", "reason" };
         JsonArray *disks = json_array(record, "disks");
 
         for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
@@ -120,7 +120,7 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
         Domain *domain = domain_new(name, journal, capability_cache);
         g_free(domain->uuid), domain->uuid = g_strdup(json_string(record, "uuid"));
         g_free(domain->instance), domain->instance = g_strdup(json_string(record, "instance"));
-        g_free(domain->version), domain->version = g_strdup(json_string(record, "version"));
+        g_free(domain->version), domain->version = g_strdup(json_string(record, "qemu-version"));
         g_free(domain->reason), domain->reason = g_strdup(json_string(record, "reason"));
         domain->path = g_strdup(json_string(record, "path"));
         domain->pid = (guint32) json_integer(record, "pid");
@@ -195,38 +195,34 @@ static DomainState state_of_run_state(const char *run_state)
         return DOMAIN_PAUSED;
 }
 
-static void set_state(Domain *domain, DomainState state, const char *reason)
+void domain_set_state(Domain *domain, DomainState state, const char *reason)
 {
-        if (state == domain->state && strcmp(reason, domain->reason) == 0)
-                return;
+        guint changes = (state != domain->state ? DOMAIN_CHANGED_STATE : 0) |
+                        (strcmp(reason, domain->reason) != 0 ? DOMAIN_CHANGED_REASON : 0);
+        g_autofree char *old = domain->reason;
+
         domain->state = state;
-        g_free(domain->reason);
         domain->reason = g_strdup(reason);
-        if (domain->observer)
-                domain->observer->changed(domain, DOMAIN_CHANGED_STATE, domain->observer_data);
+        if (changes)
+                domain->observer->changed(domain, changes, domain->observer_data);
 }
 
 void domain_update_state(Domain *domain)
 {
         g_autofree char *text = NULL;
 
-        if (domain->gone) {
-                DomainState state = domain->shutdown_reason || domain->state == DOMAIN_SHUTOFF
-                                            ? DOMAIN_SHUTOFF
-                                            : DOMAIN_CRASHED;
-                set_state(domain, state,
-                          domain->shutdown_reason                     ? domain->shutdown_reason
-                          : *domain->reason && domain->state == state ? domain->reason
-                                                                      : "QEMU went away");
-        } else if (!domain->host.qmp)
-                set_state(domain, DOMAIN_DISCONNECTED,
-                          domain->state == DOMAIN_DISCONNECTED ? domain->reason : "the connection was lost");
+        if (domain->gone)
+                return; /* said when it went */
+        if (!domain->host.qmp)
+                domain_set_state(domain, DOMAIN_DISCONNECTED,
+                                 domain->state == DOMAIN_DISCONNECTED ? domain->reason
+                                                                      : "the connection was lost");
         else if (domain->late_command) {
                 text = g_strdup_printf("QEMU does not answer '%s'", domain->late_command);
-                set_state(domain, domain->state, text);
+                domain_set_state(domain, domain->state, text);
         } else
-                set_state(domain, state_of_run_state(domain->run_state),
-                          domain->run_state ? domain->run_state : "");
+                domain_set_state(domain, state_of_run_state(domain->run_state),
+                                 domain->run_state ? domain->run_state : "");
 }
 
 static void on_saved(const GError *error, gpointer data)

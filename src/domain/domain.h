@@ -17,20 +17,22 @@ typedef enum {
 } DomainState;
 
 typedef enum {
-        DOMAIN_CHANGED_STATE = 1 << 0, /* State and StateReason */
+        DOMAIN_CHANGED_STATE = 1 << 0,
         DOMAIN_CHANGED_PID = 1 << 1,
         DOMAIN_CHANGED_DISKS = 1 << 2,
         DOMAIN_CHANGED_JOBS = 1 << 3,
+        DOMAIN_CHANGED_REASON = 1 << 4,
 } DomainChange;
 
 typedef enum {
         DISK_CHANGED_NODE = 1 << 0,
-        DISK_CHANGED_SOURCE = 1 << 1, /* Source and Format */
+        DISK_CHANGED_SOURCE = 1 << 1,
         DISK_CHANGED_CAPACITY = 1 << 2,
         DISK_CHANGED_READ_ONLY = 1 << 3,
         DISK_CHANGED_CHAIN = 1 << 4,
         DISK_CHANGED_FILTERS = 1 << 5,
         DISK_CHANGED_JOB = 1 << 6,
+        DISK_CHANGED_FORMAT = 1 << 7,
 } DiskChange;
 
 typedef struct Domain Domain;
@@ -118,6 +120,7 @@ void domain_add_job(Domain *domain, Job *job);
 void domain_drop_job(Domain *domain, Job *job);
 /* A list that stays while the jobs come to their ends. */
 GPtrArray *domain_copy_jobs(Domain *domain);
+void domain_set_state(Domain *domain, DomainState state, const char *reason);
 void domain_update_state(Domain *domain);
 /* Sooner or later, synced; once at a time. */
 void domain_save(Domain *domain);

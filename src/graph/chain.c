@@ -220,7 +220,7 @@ static gboolean same_file(const struct stat *wanted, const char *path)
 /* "[2]" or "TARGET[2]"; another target than this disk's is nobody here. */
 static gboolean parse_depth(const Search *search, guint64 *ret_depth)
 {
-        const char *bracket = strrchr(search->name, '['), *close = strchr(search->name, ']');
+        const char *bracket = strrchr(search->name, '['), *close = strrchr(search->name, ']');
         gsize prefix = bracket ? (gsize) (bracket - search->name) : 0;
         g_autofree char *digits = NULL;
 

@@ -178,6 +178,13 @@ static const char *choose_target(Graph *graph, const char *qdev, const char *bac
         return target;
 }
 
+static gboolean has_id(JsonObject *device)
+{
+        const char *qdev = json_string(device, "qdev");
+
+        return qdev && *qdev && (*qdev != '/' || g_str_has_prefix(qdev, "/machine/peripheral/"));
+}
+
 static void read_root(Graph *graph, JsonObject *object)
 {
         const char *qdev = json_string(object, "qdev"), *backend = json_string(object, "device");
@@ -217,8 +224,11 @@ Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, 
                             "the block graph that QEMU describes is a circle");
                 return NULL;
         }
-        for (guint i = 0; i < json_array_get_length(devices); i++)
-                read_root(graph, json_element(devices, i));
+        /* An id that the user gave goes before a name that is merely at hand. */
+        for (int with_id = 1; with_id >= 0; with_id--)
+                for (guint i = 0; i < json_array_get_length(devices); i++)
+                        if (has_id(json_element(devices, i)) == with_id)
+                                read_root(graph, json_element(devices, i));
         return g_steal_pointer(&graph);
 }
 

@@ -35,7 +35,7 @@ typedef struct {
 typedef struct {
         GStringChunk *strings;
         GHashTable *nodes; /* name → GraphNode */
-        GPtrArray *roots;  /* GraphRoot, in QEMU's order */
+        GPtrArray *roots;  /* GraphRoot, those with an id first */
 } Graph;
 
 /* From the replies of query-block, query-named-block-nodes (flat) and x-debug-query-block-graph. */

@@ -8,6 +8,9 @@
 #include "base/error.h"
 #include "base/json.h"
 
+/* Of QEMU's words, which go into records and signals. */
+#define ERROR_MAX 4096
+
 static const char *const state_names[] = {
         [JOB_STARTING] = "starting",
         [JOB_RUNNING] = "running",
@@ -260,8 +263,11 @@ void job_set_error(Job *job, int code, const char *format, ...)
         va_list arguments;
 
         va_start(arguments, format);
+        g_autofree char *text = g_strdup_vprintf(format, arguments);
+        if (strlen(text) > ERROR_MAX)
+                text[ERROR_MAX] = '\0';
         g_free(job->error_message);
-        job->error_message = g_strdup_vprintf(format, arguments);
+        job->error_message = g_utf8_make_valid(text, -1);
         job->error_code = code;
         va_end(arguments);
 }

@@ -57,11 +57,13 @@ typedef enum {
         JOB_CHANGED_STATE = 1 << 0,
         JOB_CHANGED_RESULT = 1 << 1,
         JOB_CHANGED_READY = 1 << 2, /* Ready and ReadyTime */
-        JOB_CHANGED_PROGRESS = 1 << 3,
+        JOB_CHANGED_CURRENT = 1 << 3,
         JOB_CHANGED_SPEED = 1 << 4,
         JOB_CHANGED_IO_STATUS = 1 << 5,
-        JOB_CHANGED_END = 1 << 6, /* EndTime and Error */
+        JOB_CHANGED_END = 1 << 6,
         JOB_CHANGED_HOLD = 1 << 7,
+        JOB_CHANGED_TOTAL = 1 << 8,
+        JOB_CHANGED_ERROR = 1 << 9,
 } JobChange;
 
 typedef struct Job Job;

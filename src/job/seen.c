@@ -38,11 +38,12 @@ static void set_hold(Job *job, gint64 until)
 
 static void set_progress(Job *job, guint64 current, guint64 total)
 {
-        if (job->current == current && job->total == total)
-                return;
+        guint changes = (job->current != current ? JOB_CHANGED_CURRENT : 0) |
+                        (job->total != total ? JOB_CHANGED_TOTAL : 0);
+
         job->current = current;
         job->total = total;
-        job_changed(job, JOB_CHANGED_PROGRESS);
+        job_changed(job, changes);
 }
 
 void job_seen_status(Job *job, const char *status, gint64 when)

@@ -76,7 +76,9 @@ void record_accepted_run(Job *job)
 
 StepState announce_state(const Job *job)
 {
-        return job->announced ? STEP_DONE : STEP_DUE;
+        if (job->announced)
+                return STEP_DONE;
+        return job->host->may_tell ? STEP_DUE : STEP_WAIT;
 }
 
 void announce_run(Job *job)
@@ -102,7 +104,7 @@ void say_ready_run(Job *job)
 {
         job->ready_time = g_get_real_time();
         job_update_state(job);
-        job_changed(job, JOB_CHANGED_READY | JOB_CHANGED_PROGRESS);
+        job_changed(job, JOB_CHANGED_READY);
         job->host->observer->ready(job, job->host->observer_data);
         /* For ReadyTime after a restart; nothing depends on it. */
         journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_RENAMED, NULL,
@@ -418,7 +420,8 @@ void tell_run(Job *job)
         job->concluded = TRUE;
         job->record.told = TRUE;
         job_update_state(job);
-        job_changed(job, JOB_CHANGED_RESULT | JOB_CHANGED_END | JOB_CHANGED_PROGRESS);
+        job_changed(job, JOB_CHANGED_RESULT | JOB_CHANGED_END |
+                                 (job->error_code >= 0 || job->error_message ? JOB_CHANGED_ERROR : 0));
         job->host->observer->concluded(job, job->host->observer_data);
         job_write(job, JOURNAL_RENAMED, on_told_recorded);
 }

@@ -14,7 +14,7 @@
 #include "base/error.h"
 #include "base/json.h"
 
-#define RECORD_MAX (1024 * 1024)
+#define RECORD_MAX (16 * 1024 * 1024)
 #define NESTING_MAX 16
 #define SUFFIX ".json"
 
@@ -135,19 +135,29 @@ static gboolean write_file(const Write *job, GError **error)
 {
         g_autofree char *temporary = g_strconcat(".", job->name, ".new", NULL);
         gboolean sync = job->durability == JOURNAL_SYNCED;
-        int fd = openat(job->directory, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC,
-                        0600);
+        gsize length = strlen(job->text);
+        int fd;
+
+        if (length >= RECORD_MAX) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "record '%s' would have %zu bytes",
+                            job->name, length);
+                return FALSE;
+        }
+        fd = openat(job->directory, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 
         if (fd < 0)
                 return set_errno_error(error, "make", temporary);
-        if (!write_all(fd, job->text, strlen(job->text)) || (sync && fdatasync(fd) < 0)) {
+        if (!write_all(fd, job->text, length) || (sync && fdatasync(fd) < 0)) {
                 set_errno_error(error, "write", job->name);
                 close(fd);
                 unlinkat(job->directory, temporary, 0);
                 return FALSE;
         }
-        if (close(fd) < 0 || renameat(job->directory, temporary, job->directory, job->name) < 0)
-                return set_errno_error(error, "rename", job->name);
+        if (close(fd) < 0 || renameat(job->directory, temporary, job->directory, job->name) < 0) {
+                set_errno_error(error, "rename", job->name);
+                unlinkat(job->directory, temporary, 0);
+                return FALSE;
+        }
         if (sync && fsync(job->directory) < 0)
                 return set_errno_error(error, "sync the directory of", job->name);
         return TRUE;
@@ -238,18 +248,31 @@ void journal_remove(Journal *journal, JournalKind kind, const char *name, Journa
 static JsonObject *read_record(int directory, const char *file, JournalKind kind, JsonParser *parser,
                                const char **why)
 {
-        g_autofree char *text = g_malloc(RECORD_MAX);
-        int fd = openat(directory, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-        gssize n = fd < 0 ? -1 : read(fd, text, RECORD_MAX);
+        /* Anything may lie there; opening a pipe must not wait for a writer. */
+        int fd = openat(directory, file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        g_autofree char *text = NULL;
+        struct stat st;
+        gssize n = -1;
         JsonNode *root;
         JsonObject *object;
 
+        if (fd < 0 || fstat(fd, &st) < 0)
+                *why = g_strerror(errno);
+        else if (!S_ISREG(st.st_mode))
+                *why = "it is no file";
+        else if (st.st_size == 0)
+                *why = "it is empty";
+        else if (st.st_size >= RECORD_MAX)
+                *why = "it is too large";
+        else {
+                text = g_malloc((gsize) st.st_size);
+                n = read(fd, text, (gsize) st.st_size);
+                *why = n < 0 ? g_strerror(errno) : "it is empty";
+        }
         if (fd >= 0)
                 close(fd);
-        if (n <= 0 || n == RECORD_MAX) {
-                *why = n < 0 ? g_strerror(errno) : n == 0 ? "it is empty" : "it is too large";
+        if (n <= 0)
                 return NULL;
-        }
         if (!json_is_shallow(text, (gsize) n, NESTING_MAX) ||
             !json_parser_load_from_data(parser, text, n, NULL) || !(root = json_parser_get_root(parser)) ||
             !JSON_NODE_HOLDS_OBJECT(root)) {
