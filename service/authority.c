@@ -6,12 +6,15 @@
 struct Authority {
         PolkitAuthority *polkit;
         GCancellable *connecting;
-        GQueue waiting; /* Question: until polkit is connected */
+        GQueue waiting;   /* Question: until polkit is connected, and there is room */
+        GHashTable *open; /* uid → number of questions that polkit has */
+        guint all_open;
 };
 
 typedef struct {
         Authority *authority;
         char *sender, *action;
+        guint32 uid;
         PolkitDetails *details;
         gboolean interactive;
         GCancellable *cancellable;
@@ -35,13 +38,34 @@ static void answer(Question *question, AuthorityAnswer answer)
         question_free(question);
 }
 
+static guint open_of(const Question *question)
+{
+        return GPOINTER_TO_UINT(
+                g_hash_table_lookup(question->authority->open, GUINT_TO_POINTER(question->uid)));
+}
+
+static void set_open_of(const Question *question, guint count)
+{
+        GHashTable *open = question->authority->open;
+
+        if (count)
+                g_hash_table_insert(open, GUINT_TO_POINTER(question->uid), GUINT_TO_POINTER(count));
+        else
+                g_hash_table_remove(open, GUINT_TO_POINTER(question->uid));
+}
+
+static void ask_those_with_room(Authority *authority);
+
 static void on_checked(GObject *source, GAsyncResult *result, gpointer data)
 {
         Question *question = data;
+        Authority *authority = question->authority;
         g_autoptr(GError) error = NULL;
         g_autoptr(PolkitAuthorizationResult) checked =
                 polkit_authority_check_authorization_finish(POLKIT_AUTHORITY(source), result, &error);
 
+        authority->all_open--;
+        set_open_of(question, open_of(question) - 1);
         if (!checked)
                 answer(question, AUTHORITY_ABSENT);
         else if (polkit_authorization_result_get_is_authorized(checked))
@@ -50,17 +74,38 @@ static void on_checked(GObject *source, GAsyncResult *result, gpointer data)
                 answer(question, AUTHORITY_CHALLENGE);
         else
                 answer(question, AUTHORITY_DENIED);
+        ask_those_with_room(authority);
 }
 
 static void ask(Question *question)
 {
         g_autoptr(PolkitSubject) subject = polkit_system_bus_name_new(question->sender);
 
+        question->authority->all_open++;
+        set_open_of(question, open_of(question) + 1);
         polkit_authority_check_authorization(
                 question->authority->polkit, subject, question->action, question->details,
                 question->interactive ? POLKIT_CHECK_AUTHORIZATION_FLAGS_ALLOW_USER_INTERACTION
                                       : POLKIT_CHECK_AUTHORIZATION_FLAGS_NONE,
                 question->cancellable, on_checked, question);
+}
+
+static void ask_those_with_room(Authority *authority)
+{
+        for (GList *l = authority->waiting.head, *next; l; l = next) {
+                Question *question = l->data;
+                gboolean cancelled = g_cancellable_is_cancelled(question->cancellable);
+
+                next = l->next;
+                if (!cancelled && (!authority->polkit || authority->all_open >= QUESTIONS_MAX ||
+                                   open_of(question) >= QUESTIONS_PER_UID_MAX))
+                        continue;
+                g_queue_delete_link(&authority->waiting, l);
+                if (cancelled)
+                        question_free(question);
+                else
+                        ask(question);
+        }
 }
 
 static void on_connected(GObject *source, GAsyncResult *result, gpointer data)
@@ -75,12 +120,9 @@ static void on_connected(GObject *source, GAsyncResult *result, gpointer data)
                 return; /* the authority is gone */
         authority->polkit = polkit;
         g_clear_object(&authority->connecting);
-        while ((question = g_queue_pop_head(&authority->waiting))) {
-                if (polkit)
-                        ask(question);
-                else
-                        answer(question, AUTHORITY_ABSENT);
-        }
+        ask_those_with_room(authority);
+        while (!polkit && (question = g_queue_pop_head(&authority->waiting)))
+                answer(question, AUTHORITY_ABSENT);
 }
 
 static void connect_polkit(Authority *authority)
@@ -105,6 +147,7 @@ Authority *authority_new(void)
         Authority *authority = g_new0(Authority, 1);
 
         g_queue_init(&authority->waiting);
+        authority->open = g_hash_table_new(NULL, NULL);
         g_bus_get(G_BUS_TYPE_SYSTEM, NULL, on_bus, NULL);
         connect_polkit(authority);
         return authority;
@@ -119,10 +162,11 @@ void authority_free(Authority *authority)
         g_clear_object(&authority->connecting);
         g_clear_object(&authority->polkit);
         g_queue_clear_full(&authority->waiting, (GDestroyNotify) question_free);
+        g_hash_table_unref(authority->open);
         g_free(authority);
 }
 
-void authority_check(Authority *authority, const char *sender, const char *action,
+void authority_check(Authority *authority, const char *sender, guint32 uid, const char *action,
                      const char *const *details, gboolean interactive, GCancellable *cancellable,
                      AuthorityDone done, gpointer data)
 {
@@ -132,6 +176,7 @@ void authority_check(Authority *authority, const char *sender, const char *actio
                 .authority = authority,
                 .sender = g_strdup(sender),
                 .action = g_strdup(action),
+                .uid = uid,
                 .details = polkit_details_new(),
                 .interactive = interactive,
                 .cancellable = g_object_ref(cancellable),
@@ -140,11 +185,9 @@ void authority_check(Authority *authority, const char *sender, const char *actio
         };
         for (; details && details[0]; details += 2)
                 polkit_details_insert(question->details, details[0], details[1]);
-        if (authority->polkit) {
-                ask(question);
-                return;
-        }
         g_queue_push_tail(&authority->waiting, question);
-        if (!authority->connecting)
+        if (authority->polkit)
+                ask_those_with_room(authority);
+        else if (!authority->connecting)
                 connect_polkit(authority);
 }

@@ -95,27 +95,30 @@ const Property domain_properties[] = {
 
 static const OptionRule detach_rules[] = { { "force", 'b' }, { .key = NULL } };
 
-void run_Domain_Detach(Request *request)
+static void on_detached(Domain *domain, const GError *error, gpointer data)
 {
-        g_autoptr(GError) error = NULL;
-        g_autoptr(GPtrArray) options = options_read(request->message, detach_rules, &error);
-        g_autoptr(Domain) domain = NULL;
+        Request *request = data;
 
-        if (!options) {
-                request_fail(request, error);
-                return;
-        }
-        domain = request_domain(request);
-        if (!domain)
-                return;
-        domain_ref(domain);
-        if (!engine_detach(request->service->engine, domain, options_flag(options, "force"), &error)) {
+        if (error) {
                 request_fail(request, error);
                 return;
         }
         log_event(LOG_NOTICE, MESSAGE_DOMAIN_DETACHED, domain, NULL, NULL, "domain '%s' detached",
                   domain->name);
         request_reply(request);
+}
+
+void run_Domain_Detach(Request *request)
+{
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) options = options_read(request->message, detach_rules, &error);
+        Domain *domain = options ? request_domain(request) : NULL;
+
+        if (!options)
+                request_fail(request, error);
+        else if (domain)
+                engine_detach(request->service->engine, domain, options_flag(options, "force"), on_detached,
+                              request);
 }
 
 static void on_done(Domain *domain, const GError *error, gpointer data)

@@ -215,15 +215,10 @@ void run_Job_SetMode(Request *request)
 
 void run_Job_Dismiss(Request *request)
 {
-        g_autoptr(GError) error = NULL;
         Job *job = request_job(request);
 
-        if (!job)
-                return;
-        if (engine_dismiss(request->service->engine, job, &error))
-                request_reply(request);
-        else
-                request_fail(request, error);
+        if (job)
+                engine_dismiss(request->service->engine, job, on_done, request);
 }
 
 #define CONSTANT(name, type) SD_BUS_PROPERTY(name, type, get_job_property, 0, SD_BUS_VTABLE_PROPERTY_CONST)

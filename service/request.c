@@ -49,6 +49,7 @@ static void request_free(Request *request)
         if (caller)
                 caller->requests--;
         job_unref(request->job);
+        g_free(request->about);
         g_object_unref(request->cancellable);
         sd_bus_message_unref(request->message);
         g_free(request->sender);
@@ -69,14 +70,23 @@ typedef struct {
         char number[16];
 } Details;
 
+static Domain *domain_of_request(Request *request)
+{
+        const char *path = sd_bus_message_get_path(request->message);
+        Job *job = job_at(request->service, path);
+        Disk *disk = job ? NULL : disk_at(request->service, path);
+
+        return job    ? engine_domain(request->service->engine, job->domain)
+               : disk ? disk->domain
+                      : domain_at(request->service, path);
+}
+
 static void fill_details(Request *request, Details *details)
 {
         const char *path = sd_bus_message_get_path(request->message);
         Job *job = job_at(request->service, path);
         Disk *disk = job ? NULL : disk_at(request->service, path);
-        Domain *domain = job    ? engine_domain(request->service->engine, job->domain)
-                         : disk ? disk->domain
-                                : domain_at(request->service, path);
+        Domain *domain = domain_of_request(request);
         const char *name = domain ? domain->name : job ? job->domain : NULL;
         guint n = 0;
 
@@ -100,6 +110,28 @@ static void fill_details(Request *request, Details *details)
                 details->pairs[n++] = all[i];
                 details->pairs[n++] = all[i + 1];
         }
+}
+
+/* The very thing that a question is about, so that a yes for one machine is not used for another that has
+ * come to its name in the meantime. */
+static char *describe(Request *request, Details *details)
+{
+        Domain *domain = domain_of_request(request);
+        g_autofree char *pairs = NULL;
+
+        fill_details(request, details);
+        pairs = g_strjoinv("\n", (char **) details->pairs);
+        return g_strdup_printf("%s\n%s", pairs, domain ? domain->instance : "");
+}
+
+static gboolean is_still_about_the_same(Request *request)
+{
+        Details details;
+        g_autofree char *now = NULL;
+
+        sd_bus_message_rewind(request->message, 1);
+        now = describe(request, &details);
+        return strcmp(now, request->about) == 0;
 }
 
 static Action action_of(const Request *request)
@@ -145,7 +177,13 @@ static void on_answer(AuthorityAnswer answer, gpointer data)
                 g_ptr_array_remove_fast(caller->pending, request);
         switch (answer) {
         case AUTHORITY_ALLOWED:
-                run(request);
+                if (is_still_about_the_same(request))
+                        run(request);
+                else
+                        request_fail_new(
+                                request, BJ_ERROR_INVALID_STATE,
+                                "%s is not what it was when the authorization was asked for; call again",
+                                sd_bus_message_get_path(request->message));
                 return;
         case AUTHORITY_CHALLENGE:
                 if (sd_bus_message_get_allow_interactive_authorization(request->message) <= 0) {
@@ -186,9 +224,9 @@ void request_go_on(Request *request)
                 return;
         }
         g_ptr_array_add(caller->pending, request);
-        fill_details(request, &details);
-        authority_check(request->service->authority, request->sender, action_names[action_of(request)],
-                        details.pairs,
+        request->about = describe(request, &details);
+        authority_check(request->service->authority, request->sender, request->uid,
+                        action_names[action_of(request)], details.pairs,
                         sd_bus_message_get_allow_interactive_authorization(request->message) > 0,
                         request->cancellable, on_answer, request);
 }

@@ -16,7 +16,8 @@ struct Request {
         char *sender;
         guint32 uid;
         GCancellable *cancellable;
-        Job *job; /* that a waiting request waits for */
+        char *about; /* what somebody was asked to allow */
+        Job *job;    /* that a waiting request waits for */
 };
 
 /* The handler of every method in every vtable. */

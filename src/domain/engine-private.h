@@ -27,7 +27,8 @@ const JobDriver *const *engine_drivers(void);
 void engine_watch_domain(Engine *engine, Domain *domain);
 void engine_watch_job(Engine *engine, Job *job);
 void engine_add_job(Engine *engine, Job *job);
-void engine_remove_job(Engine *engine, Job *job);
+/* `done` may be NULL. */
+void engine_remove_job(Engine *engine, Job *job, JournalDone done, gpointer data);
 /* Takes it off the list; `..._remove_domain` also ends it. */
 void engine_hide_domain(Engine *engine, Domain *domain);
 void engine_remove_domain(Engine *engine, Domain *domain);

@@ -234,7 +234,7 @@ void engine_attach(Engine *engine, const char *name, const char *path, int fd, D
         domain_attach(domain, fd, on_attached, attach);
 }
 
-gboolean engine_detach(Engine *engine, Domain *domain, gboolean force, GError **error)
+static gboolean check_detach(const Domain *domain, gboolean force, GError **error)
 {
         for (guint i = 0; i < domain->jobs->len; i++) {
                 const Job *job = domain->jobs->pdata[i];
@@ -254,15 +254,51 @@ gboolean engine_detach(Engine *engine, Domain *domain, gboolean force, GError **
                         return FALSE;
                 }
         }
+        return TRUE;
+}
+
+typedef struct {
+        Domain *domain;
+        DomainDone done;
+        gpointer data;
+} Detach;
+
+static void on_detach_recorded(const GError *error, gpointer data)
+{
+        Detach *detach = data;
+
+        detach->done(detach->domain, error, detach->data);
+        domain_unref(detach->domain);
+        g_free(detach);
+}
+
+static void on_detach_saved(Domain *domain, const GError *error, gpointer data)
+{
+        (void) domain;
+        on_detach_recorded(error, data);
+}
+
+void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone done, gpointer data)
+{
+        g_autoptr(GError) error = NULL;
+        Detach *detach;
+
+        if (!check_detach(domain, force, &error)) {
+                done(domain, error, data);
+                return;
+        }
+        detach = g_new(Detach, 1);
+        *detach = (Detach){ domain_ref(domain), done, data };
         if (domain->jobs->len > 0) {
                 g_ptr_array_add(engine->detached, domain_ref(domain));
                 engine_hide_domain(engine, domain);
+                domain->saved = on_detach_saved;
+                domain->saved_data = detach;
                 domain_detach(domain);
         } else {
-                journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
+                journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, on_detach_recorded, detach);
                 engine_remove_domain(engine, domain);
         }
-        return TRUE;
 }
 
 static void forget_host(Engine *engine, Domain *domain)
@@ -350,14 +386,34 @@ void engine_commit(Disk *disk, Options *options, guint32 uid, JobStarted started
         job_advance(job);
 }
 
-gboolean engine_dismiss(Engine *engine, Job *job, GError **error)
+typedef struct {
+        Job *job;
+        JobDone done;
+        gpointer data;
+} Dismiss;
+
+static void on_dismiss_recorded(const GError *error, gpointer data)
 {
+        Dismiss *dismiss = data;
+
+        dismiss->done(dismiss->job, error, dismiss->data);
+        job_unref(dismiss->job);
+        g_free(dismiss);
+}
+
+void engine_dismiss(Engine *engine, Job *job, JobDone done, gpointer data)
+{
+        g_autoptr(GError) error = NULL;
+        Dismiss *dismiss;
+
         if (!job->concluded) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE,
+                g_set_error(&error, BJ_ERROR, BJ_ERROR_INVALID_STATE,
                             "job '%s' is %s: only a finished job can be dismissed", job->id,
                             job_state_name(job->state));
-                return FALSE;
+                done(job, error, data);
+                return;
         }
-        engine_remove_job(engine, job);
-        return TRUE;
+        dismiss = g_new(Dismiss, 1);
+        *dismiss = (Dismiss){ job_ref(job), done, data };
+        engine_remove_job(engine, job, on_dismiss_recorded, dismiss);
 }

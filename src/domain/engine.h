@@ -64,12 +64,12 @@ Job *engine_job(Engine *engine, const char *id);
 void engine_attach(Engine *engine, const char *name, const char *path, int fd, DomainDone done,
                    gpointer data);
 
-/* Errors: JobActive. */
-gboolean engine_detach(Engine *engine, Domain *domain, gboolean force, GError **error);
+/* `done` when it is so on stable storage too. Errors: JobActive, Failed. */
+void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone done, gpointer data);
 
 /* `options` is taken. Errors: InvalidArgument, NotSupported, JobActive, NoSuchImage, Ambiguous,
  * InvalidState, Disconnected, LimitExceeded, QemuError. */
 void engine_commit(Disk *disk, Options *options, guint32 uid, JobStarted started, gpointer data);
 
-/* Errors: InvalidState where it has not ended. */
-gboolean engine_dismiss(Engine *engine, Job *job, GError **error);
+/* `done` as above. Errors: InvalidState where it has not ended, Failed. */
+void engine_dismiss(Engine *engine, Job *job, JobDone done, gpointer data);

@@ -237,10 +237,10 @@ void engine_add_job(Engine *engine, Job *job)
         g_hash_table_insert(engine->by_id, job->id, job);
 }
 
-void engine_remove_job(Engine *engine, Job *job)
+void engine_remove_job(Engine *engine, Job *job, JournalDone done, gpointer data)
 {
         engine->observer->job_removed(job, engine->data);
-        journal_remove(engine->journal, JOURNAL_JOBS, job->id, NULL, NULL);
+        journal_remove(engine->journal, JOURNAL_JOBS, job->id, done, data);
         g_hash_table_remove(engine->by_id, job->id);
         g_ptr_array_remove(engine->jobs, job);
 }
@@ -276,7 +276,7 @@ void engine_expire_finished(Engine *engine)
 
                 if (job->concluded && !job->step &&
                     (end <= now || finished_after(engine, i) >= FINISHED_PER_DOMAIN_MAX)) {
-                        engine_remove_job(engine, job);
+                        engine_remove_job(engine, job, NULL, NULL);
                         continue;
                 }
                 if (job->concluded && (next == 0 || end < next))
