@@ -153,7 +153,7 @@ static int run(Daemon *daemon, const char *state_directory)
         if (daemon->settle || connect_bus(daemon)) {
                 g_unix_signal_add(SIGTERM, on_signal, daemon);
                 g_unix_signal_add(SIGINT, on_signal, daemon);
-                engine_start(service->engine, on_engine_started, daemon);
+                engine_start(service->engine, daemon->settle, on_engine_started, daemon);
                 g_main_loop_run(daemon->loop);
         } else
                 daemon->status = EXIT_FAILURE;

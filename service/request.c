@@ -146,18 +146,19 @@ static Action action_of(const Request *request)
 static void log_authorization(Request *request, MessageId message, const char *what)
 {
         g_autofree char *uid = g_strdup_printf("%u", request->uid);
+        g_autofree char *method = g_strdup_printf("%s.%s", request->method->interface + strlen(BUS_NAME "."),
+                                                  request->method->member);
         const char *action = action_names[action_of(request)];
         const LogField fields[] = {
                 { "BLOCKJOB_CALLER_UID", uid },
                 { "BLOCKJOB_ACTION", action },
-                { "BLOCKJOB_METHOD", request->method->member },
+                { "BLOCKJOB_METHOD", method },
                 { "BLOCKJOB_SENDER", request->sender },
                 { NULL, NULL },
         };
 
-        log_event(LOG_NOTICE, message, NULL, NULL, fields, "%s on %s by uid %u (%s): %s",
-                  request->method->member, sd_bus_message_get_path(request->message), request->uid, action,
-                  what);
+        log_event(LOG_NOTICE, message, NULL, NULL, fields, "%s on %s by uid %u (%s): %s", method,
+                  sd_bus_message_get_path(request->message), request->uid, action, what);
 }
 
 static void deny(Request *request, const char *name, const char *why)

@@ -122,18 +122,22 @@ static void on_domain_gone(Domain *domain, gpointer data)
 
 static void on_domain_late(Domain *domain, const char *command, gpointer data)
 {
+        const LogField fields[] = { { "BLOCKJOB_ERROR", command }, { NULL, NULL } };
+
         if (!command)
                 return;
-        log_event(LOG_WARNING, MESSAGE_QEMU_LATE, domain, NULL, NULL,
+        log_event(LOG_WARNING, MESSAGE_QEMU_LATE, domain, NULL, fields,
                   "QEMU of domain '%s' does not answer '%s'", domain->name, command);
         requests_domain_late(data, domain, command);
 }
 
 static void on_connection_lost(Domain *domain, const GError *error, gpointer data)
 {
+        const LogField fields[] = { { "BLOCKJOB_ERROR", error->message }, { NULL, NULL } };
+
         (void) data;
-        log_event(LOG_WARNING, MESSAGE_CONNECTION_LOST, domain, NULL, NULL, "domain '%s': %s", domain->name,
-                  error->message);
+        log_event(LOG_WARNING, MESSAGE_CONNECTION_LOST, domain, NULL, fields, "domain '%s': %s",
+                  domain->name, error->message);
 }
 
 static void on_connection_regained(Domain *domain, gpointer data)
@@ -205,9 +209,9 @@ static void on_job_ready(Job *job, gpointer data)
 static void on_job_decided(Job *job, gpointer data)
 {
         (void) data;
-        if (job->record.decision == DECISION_PIVOT)
-                log_event(LOG_NOTICE, MESSAGE_PIVOT_DECIDED, (Domain *) job->host, job, NULL,
-                          "%s '%s': the pivot to '%s' is decided", job->driver->type, job->id, job->target);
+        log_event(LOG_NOTICE, MESSAGE_PIVOT_DECIDED, (Domain *) job->host, job, NULL,
+                  "%s '%s': the pivot is decided and recorded, the disk is '%s'", job->driver->type, job->id,
+                  job->target);
 }
 
 static void on_job_refused(Job *job, const GError *error, gpointer data)

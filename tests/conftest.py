@@ -15,9 +15,10 @@ sys.dont_write_bytecode = True
 from kit import images  # noqa: E402
 from kit.bus import BusError, Client  # noqa: E402
 from kit.fake_qmp import FakePeer  # noqa: E402
-from kit.objects import Domain, Manager  # noqa: E402
+from kit.objects import Manager  # noqa: E402
 from kit.qemu import Machine  # noqa: E402
 from kit.service import Service  # noqa: E402
+from kit.waiting import wait_until  # noqa: E402
 
 numbers = itertools.count(1)
 
@@ -120,14 +121,16 @@ class Lab:
 
     def clean(self):
         self.service.ensure()
-        for name in self.attached:
-            try:
-                path, = self.client.call("/org/blockjobd1", "Manager", "GetDomain", "(s)", name)
-                Domain(self.client, path).detach(force=True)
-            except BusError:
-                pass
         for machine in self.machines:
             machine.clean()
+        for name in self.attached:
+            try:
+                domain = self.manager.domain(name)
+                # Its jobs end with it, where they have not ended before.
+                wait_until(lambda: domain["State"] in ("crashed", "shutoff", "disconnected"), f"the end of {name}")
+                domain.detach(force=True)
+            except BusError:
+                pass
         for peer in self.peers:
             peer.close()
 

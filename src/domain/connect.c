@@ -176,6 +176,7 @@ static void fail_connection(Domain *domain, const GError *cause)
         }
         if (was_ready) {
                 domain->retry_delay = 0;
+                domain->lost = TRUE;
                 domain->observer->connection_lost(domain, error, domain->observer_data);
                 domain_update_state(domain);
                 connect_again(domain);
@@ -236,8 +237,9 @@ static void on_first_look(Domain *domain, const GError *error, gpointer data)
         domain_schedule_poll(domain);
         if (domain->attached)
                 end_attach(domain, NULL);
-        else if (domain->observer)
+        else if (domain->lost)
                 domain->observer->connection_regained(domain, domain->observer_data);
+        domain->lost = FALSE;
 }
 
 static void on_uuid(JsonNode *result, const GError *error, gpointer data)

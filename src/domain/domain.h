@@ -90,6 +90,7 @@ struct Domain {
         int pidfd;
         guint pid_watch, retry, retry_delay, poll;
         gboolean poll_under_way;
+        gboolean lost;       /* it was said that the connection is gone */
         DomainDone attached; /* while its first connection is made */
         gpointer attached_data;
 

@@ -42,9 +42,10 @@ typedef struct {
 Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data);
 void engine_free(Engine *engine);
 
-/* Reads the records, connects again and goes on with the jobs that it finds. `done` is called when all that
- * can be known is known, and after a few seconds in any case. */
-void engine_start(Engine *engine, void (*done)(gpointer data), gpointer data);
+/* `only_jobs`: leaves domains alone on which no job runs. Reads the records, connects again and goes on with
+ * the jobs that it finds. `done` is called when all that can be known is known, and after a few seconds in
+ * any case. */
+void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data), gpointer data);
 
 /* From now on there are listeners: Ready and Completed of jobs go out. */
 void engine_may_tell(Engine *engine);

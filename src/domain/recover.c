@@ -107,7 +107,7 @@ static gboolean on_start_check(gpointer data)
         return G_SOURCE_REMOVE;
 }
 
-void engine_start(Engine *engine, void (*done)(gpointer data), gpointer data)
+void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data), gpointer data)
 {
         journal_read(engine->journal, JOURNAL_DOMAINS, read_domain, on_damaged, engine);
         journal_read(engine->journal, JOURNAL_JOBS, read_job, on_damaged, engine);
@@ -129,8 +129,11 @@ void engine_start(Engine *engine, void (*done)(gpointer data), gpointer data)
         engine->started_data = data;
         engine->start_deadline = g_get_monotonic_time() + START_DEADLINE_SECONDS * G_USEC_PER_SEC;
         engine->start_check = g_timeout_add(START_CHECK_MILLISECONDS, on_start_check, engine);
-        for (guint i = 0; i < engine->domains->len; i++)
-                domain_recover(engine->domains->pdata[i]);
+        for (guint i = 0; i < engine->domains->len; i++) {
+                Domain *domain = engine->domains->pdata[i];
+                if (!only_jobs || domain->jobs->len > 0)
+                        domain_recover(domain);
+        }
         for (guint i = 0; i < engine->detached->len; i++)
                 domain_recover(engine->detached->pdata[i]);
 }

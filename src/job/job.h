@@ -95,6 +95,7 @@ typedef struct {
         void (*announced)(Job *job, gpointer data);
         void (*changed)(Job *job, guint changes, gpointer data);
         void (*ready)(Job *job, gpointer data);
+        /* It is on stable storage that the target is the disk. */
         void (*decided)(Job *job, gpointer data);
         /* A decision could not be carried out; the job goes on without it. */
         void (*refused)(Job *job, const GError *error, gpointer data);

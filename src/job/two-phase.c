@@ -158,7 +158,6 @@ static void on_decision_recorded(const GError *error, gpointer data)
 
 void record_decision_run(Job *job)
 {
-        job->host->observer->decided(job, job->host->observer_data);
         job_write(job, JOURNAL_SYNCED, on_decision_recorded);
 }
 
@@ -269,8 +268,13 @@ static void on_finalized(JsonNode *result, const GError *error, gpointer data)
 
 void finalize_run(Job *job)
 {
-        job_execute(job, job->written.disk_is == DISK_IS_TARGET ? "job-finalize" : "job-cancel",
-                    json_make("s:id", job->qemu_id, NULL), on_finalized);
+        gboolean pivot = job->written.disk_is == DISK_IS_TARGET;
+
+        job_execute(job, pivot ? "job-finalize" : "job-cancel", json_make("s:id", job->qemu_id, NULL),
+                    on_finalized);
+        /* Said behind the command: until QEMU has it, the guest is held. */
+        if (pivot)
+                job->host->observer->decided(job, job->host->observer_data);
 }
 
 StepState conclude_state(const Job *job)

@@ -496,15 +496,19 @@ gboolean qmp_connection_open(QmpConnection *connection, const char *path, GError
 
 gboolean qmp_connection_open_fd(QmpConnection *connection, int fd, GError **error)
 {
-        g_autoptr(GError) cause = NULL;
-        g_autoptr(GSocket) socket = g_socket_new_from_fd(fd, &cause);
+        g_autoptr(GSocket) socket = NULL;
+        struct stat st;
 
-        if (!socket) {
+        /* Looked at first: whether GLib closes a descriptor that it refuses depends on its version. */
+        if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode)) {
                 close(fd);
                 g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
-                            "the passed descriptor is not a socket: %s", cause->message);
+                            "the passed descriptor is not a socket");
                 return FALSE;
         }
+        socket = g_socket_new_from_fd(fd, error);
+        if (!socket)
+                return FALSE;
         if (g_socket_get_socket_type(socket) != G_SOCKET_TYPE_STREAM || !g_socket_is_connected(socket)) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
                             "the passed descriptor is not a connected stream socket");

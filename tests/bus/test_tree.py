@@ -11,7 +11,7 @@ from kit.images import KIB
 from kit.objects import Job
 
 UNKNOWN = {"org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownMethod",
-           "org.freedesktop.DBus.Error.UnknownInterface"}
+           "org.freedesktop.DBus.Error.UnknownInterface", "org.freedesktop.DBus.Error.UnknownProperty"}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 import pytest
 from contract.interfaces import EMITS_CHANGED, NAMES, PREFIX, contract, interface_of, members, names_of
 from gi.repository import GLib
-from kit.bus import OBJECT_MANAGER, PROPERTIES, ROOT
+from kit.bus import OBJECT_MANAGER, PROPERTIES, ROOT, BusError
 
 LAYER = {"depth": "u", "node-name": "s", "source": "s", "format": "s", "virtual-size": "t", "allocated": "t",
          "backing": "s", "read-only": "b"}
@@ -96,6 +96,15 @@ def test_only_what_may_change_is_told_to_have_changed(lab, client):
     assert expected <= seen, f"never told: {expected - seen}"
 
 
-def test_what_is_not_there_has_no_interface_of_ours(client, paths):
-    for path in (paths["Job"] + "0", paths["Disk"] + "x", "/org/blockjobd1/domain/nobody", "/org/blockjobd1/job"):
-        assert PREFIX not in client.introspect(path).replace(f'node name="{PREFIX}', "")
+def test_what_is_not_there_is_unknown(client, paths):
+    """Other spellings of a path are not there either: an object has one name."""
+    missing = [("Job", paths["Job"] + "0"), ("Job", "/org/blockjobd1/job"), ("Domain", "/org/blockjobd1/domain/nobody"),
+               ("Domain", paths["Domain"].replace("/vm", "/_76m")), ("Disk", paths["Disk"] + "x"), ("Disk", paths["Job"])]
+    for name, path in missing:
+        for call in ((path, PROPERTIES, "GetAll", "(s)", PREFIX + name), (path, name, "NoSuchMethod")):
+            try:
+                said = client.call(*call)
+            except BusError as error:
+                assert error.name.startswith("org.freedesktop.DBus.Error.Unknown"), error
+            else:
+                raise AssertionError(f"{call} went through: {said}")

@@ -48,7 +48,7 @@ def test_exposure_is_at_most_2(unit):
 
 def test_it_never_leaves_a_guest_held():
     found = settings()
-    assert found["ExecStopPost"].endswith("/blockjobd --settle")
+    assert found["ExecStopPost"] == found["ExecStart"].replace("/blockjobd ", "/blockjobd --settle ")
     assert found["Restart"] == "on-failure" and found["RestartSec"] == "100ms"
     assert found["StartLimitIntervalSec"] == "0"
     assert found["BusName"] == "org.blockjobd1" and found["Type"] == "notify"
@@ -62,3 +62,5 @@ def test_what_the_sandbox_must_not_take_away():
     assert found["ProtectHome"] == "read-only" and found["PrivateTmp"] == "no" and found["PrivateDevices"] == "no"
     assert "PrivateUsers" not in found
     assert found["StateDirectory"] == "blockjobd" and found["StateDirectoryMode"] == "0700"
+    # Wherever the program was built to look for its state: only this directory can be written.
+    assert found["ExecStart"].endswith("/blockjobd --state-dir ${STATE_DIRECTORY}")

@@ -128,7 +128,10 @@ class Client:
         if interactive:
             message.set_flags(Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
         if descriptors:
-            message.set_unix_fd_list(Gio.UnixFDList.new_from_array(descriptors))
+            passed = Gio.UnixFDList.new()
+            for descriptor in descriptors:
+                passed.append(descriptor)  # a duplicate; new_from_array would take ours away
+            message.set_unix_fd_list(passed)
         return message
 
     def call_message(self, message, timeout=60.0):

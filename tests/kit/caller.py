@@ -38,8 +38,12 @@ def serve():
             message.set_flags(Gio.DBusMessageFlags.ALLOW_INTERACTIVE_AUTHORIZATION)
         if call["with_socket"]:
             ours, theirs = socket.socketpair()
-            message.set_unix_fd_list(Gio.UnixFDList.new_from_array([ours.fileno()]))
+            descriptors = Gio.UnixFDList.new()
+            descriptors.append(ours.fileno())
+            message.set_unix_fd_list(descriptors)
         if call["times"]:
+            # Without replies: dbus-daemon has a limit of its own for those that a connection waits for.
+            message.set_flags(message.get_flags() | Gio.DBusMessageFlags.NO_REPLY_EXPECTED)
             for _ in range(call["times"]):
                 connection.send_message(message.copy(), Gio.DBusSendMessageFlags.NONE)
             connection.flush_sync(None)

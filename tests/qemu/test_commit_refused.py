@@ -64,11 +64,27 @@ def test_value_out_of_range(untouched, key, value):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("top", "[1]"), ("delete", True), ("relative", True), ("backing", "base.qcow2"), ("force", True),
+    ("delete", True), ("relative", True), ("backing", "base.qcow2"), ("force", True),
 ])
 def test_option_that_is_not_built(untouched, key, value):
     with refused("NotSupported", key):
         untouched.commit(active=True, **{key: value})
+
+
+def test_top_that_is_not_the_active_layer(lab):
+    machine, _, disk = lab.standard(images.layers(lab.directory, 3))
+    with refused("InvalidArgument", "top"):
+        disk.commit(top="[1]", active=True)
+    with refused("NotSupported", "top"):
+        disk.commit(top="[1]")
+    assert machine.jobs() == {}
+
+
+def test_top_that_is_the_active_layer(lab):
+    machine, chain, disk = lab.standard()
+    with refused("InvalidArgument", SENTENCE):
+        disk.commit(top="[0]")
+    disk.commit(top=chain.top.path, auto="pivot").wait_completed("completed")
 
 
 def test_option_given_twice(untouched):
@@ -100,7 +116,7 @@ def test_without_a_backing_image(lab):
 def test_drive_without_a_medium(lab):
     machine = lab.machine().add_empty_cd("cd").start()
     drive = lab.attach(machine).disk("cd")
-    with refused("InvalidArgument", "cd"):
+    with refused("InvalidState", "cd"):
         drive.commit(active=True)
 
 

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a QEMU can do, read from its schema; and the small helpers under everything. */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "qmp/capabilities.h"
+
+/* Parts of a schema as query-qmp-schema gives it: names of types are numbers there. */
+#define COMMIT                                                                                          \
+        "{\"name\": \"block-commit\", \"meta-type\": \"command\", \"arg-type\": \"12\", \"ret-type\": " \
+        "\"0\"}"
+#define COMMIT_TYPE(more)                                                                                  \
+        "{\"name\": \"12\", \"meta-type\": \"object\", \"members\": [{\"name\": \"job-id\", \"default\": " \
+        "null, \"type\": \"str\"}, {\"name\": \"device\", \"type\": \"str\"}" more "]}"
+#define FILTER ", {\"name\": \"filter-node-name\", \"default\": null, \"type\": \"str\"}"
+#define GRAPH "{\"name\": \"x-debug-query-block-graph\", \"meta-type\": \"command\", \"arg-type\": \"0\"}"
+#define COMMAND(name, type) \
+        "{\"name\": \"" name "\", \"meta-type\": \"command\", \"arg-type\": \"" type "\"}"
+
+static Capabilities *read_schema(const char *text)
+{
+        g_autoptr(JsonNode) schema = json_from_string(text, NULL);
+
+        g_assert_nonnull(schema);
+        return capabilities_new(schema);
+}
+
+static void expect_capabilities(const char *schema, const char *wanted)
+{
+        g_autoptr(Capabilities) capabilities = read_schema(schema);
+        g_autofree char *names = g_strjoinv(" ", capabilities->names);
+
+        g_assert_cmpstr(names, ==, wanted);
+}
+
+static void whole_schema(void)
+{
+        static const char schema[] = "[" COMMIT ", " COMMIT_TYPE(
+                FILTER
+                ", {\"name\": \"backing-mask-protocol\", \"type\": "
+                "\"bool\"}") ", " GRAPH
+                             ", " COMMAND(
+                                     "blockdev-reopen",
+                                     "20") ", {\"name\": \"20\", \"meta-type\": "
+                                           "\"object\", \"members\": [{\"name\": \"options\", \"type\": "
+                                           "\"[21]\"}]}, " COMMAND("query-status", "0") ", " COMMAND(
+                                                   "human-monitor-command",
+                                                   "30") ", " COMMAND("query-name",
+                                                                      "0") ", " COMMAND("block-job-change",
+                                                                                        "40") ", {\"name\": "
+                                                                                              "\"0\", "
+                                                                                              "\"meta-"
+                                                                                              "type\": "
+                                                                                              "\"object\", "
+                                                                                              "\"members\": "
+                                                                                              "[]}]";
+        g_autoptr(Capabilities) capabilities = read_schema(schema);
+        g_autoptr(Capabilities) same = capabilities_ref(capabilities);
+        g_autoptr(GError) error = NULL;
+
+        for (int i = 0; i < N_CAPABILITIES; i++)
+                g_assert_true(capabilities->has[i]);
+        g_assert_cmpuint(g_strv_length(capabilities->names), ==, N_CAPABILITIES);
+        g_assert_true(same == capabilities);
+        g_assert_true(capabilities_suffice(capabilities, &error));
+        g_assert_no_error(error);
+}
+
+/* A member counts, not the command alone; a type, an event or an enum of the name is none. */
+static void parts_of_a_schema(void)
+{
+        expect_capabilities("[]", "");
+        expect_capabilities("[" COMMIT ", " COMMIT_TYPE(FILTER) "]", "commit");
+        expect_capabilities("[" COMMIT_TYPE(FILTER) ", " GRAPH ", " COMMIT "]", "commit graph");
+        expect_capabilities("[" COMMIT ", " COMMIT_TYPE("") "]", "");
+        expect_capabilities("[" COMMIT "]", "");
+        expect_capabilities("[" COMMIT_TYPE(FILTER) "]", "");
+        expect_capabilities("[{\"name\": \"query-status\", \"meta-type\": \"event\", \"arg-type\": \"0\"}, "
+                            "{\"name\": \"query-name\", \"meta-type\": \"object\", \"members\": []}]",
+                            "");
+        /* names of types are not names of commands: "12" here is an array */
+        expect_capabilities("[" COMMIT
+                            ", {\"name\": \"12\", \"meta-type\": \"array\", \"members\": [{\"name\": "
+                            "\"filter-node-name\"}]}]",
+                            "");
+}
+
+static void odd_schemas(void)
+{
+        static const char *const schemas[] = {
+                "null",
+                "{}",
+                "7",
+                "[null, 7, [], {}, \"block-commit\"]",
+                "[{\"name\": \"block-commit\"}, {\"meta-type\": \"command\"}, {\"name\": 7, \"meta-type\": "
+                "7}]",
+                "[{\"name\": \"block-commit\", \"meta-type\": \"command\", \"arg-type\": 12}, " COMMIT_TYPE(
+                        FILTER) "]",
+                "[" COMMIT ", {\"name\": \"12\", \"meta-type\": \"object\", \"members\": {}}]",
+                "[" COMMIT
+                ", {\"name\": \"12\", \"meta-type\": \"object\", \"members\": [null, 7, {}, []]}]",
+                "[" COMMIT ", {\"name\": \"12\", \"meta-type\": \"object\", \"members\": [{\"name\": 7}]}]",
+        };
+
+        for (guint i = 0; i < G_N_ELEMENTS(schemas); i++)
+                expect_capabilities(schemas[i], "");
+}
+
+static void what_is_needed(void)
+{
+        static const struct {
+                const char *schema, *missing;
+        } cases[] = {
+                { "[]", "block-commit" },
+                { "[" GRAPH "]", "block-commit" },
+                { "[" GRAPH ", " COMMIT ", " COMMIT_TYPE("") "]", "filter-node-name" },
+                { "[" COMMIT ", " COMMIT_TYPE(FILTER) "]", "x-debug-query-block-graph" },
+        };
+
+        for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+                g_autoptr(Capabilities) capabilities = read_schema(cases[i].schema);
+                g_autoptr(GError) error = NULL;
+
+                g_assert_false(capabilities_suffice(capabilities, &error));
+                g_assert_error(error, BJ_ERROR, BJ_ERROR_NOT_SUPPORTED);
+                g_assert_nonnull(strstr(error->message, cases[i].missing));
+        }
+        g_autoptr(Capabilities) enough = read_schema("[" GRAPH ", " COMMIT ", " COMMIT_TYPE(FILTER) "]");
+        g_assert_true(capabilities_suffice(enough, NULL));
+}
+
+/* ---- base ---- */
+
+static void error_names(void)
+{
+        static const char *const names[] = {
+                "InvalidArgument", "NoSuchDomain", "NoSuchDisk",    "NoSuchJob", "NoSuchImage",
+                "Ambiguous",       "Exists",       "InvalidState",  "JobActive", "NotReady",
+                "NotActive",       "ImageInUse",   "NotSupported",  "NoSpace",   "Disconnected",
+                "Timeout",         "QemuError",    "LimitExceeded", "Failed",
+        };
+
+        g_assert_cmpint(BJ_N_ERRORS, ==, G_N_ELEMENTS(names));
+        for (int i = -1; i <= BJ_N_ERRORS; i++) {
+                const GError error = { .domain = BJ_ERROR, .code = i };
+                const GError foreign = { .domain = G_FILE_ERROR, .code = i };
+
+                g_assert_cmpstr(bj_error_name(&error), ==, i >= 0 && i < BJ_N_ERRORS ? names[i] : "Failed");
+                g_assert_cmpstr(bj_error_name(&foreign), ==, "Failed");
+        }
+}
+
+static void json_made(void)
+{
+        g_autoptr(JsonObject) object =
+                json_make("s:text", "a", "s:none", NULL, "i:number", G_MAXINT64, "b:flag", TRUE, "o:object",
+                          json_object_new(), "a:array", json_array_new(), "n:null", NULL);
+        g_autofree char *text = json_text(object);
+
+        g_assert_cmpstr(text, ==,
+                        "{\"text\":\"a\",\"number\":9223372036854775807,\"flag\":true,\"object\":{},"
+                        "\"array\":[],\"null\":null}");
+}
+
+static void json_read(void)
+{
+        static const char *const members[] = { "s", "i", "b", "o", "a", "n", "d", "missing" };
+        g_autoptr(JsonNode) node =
+                json_from_string("{\"s\": \"x\", \"i\": 7, \"b\": true, \"o\": {}, \"a\": "
+                                 "[null, {}], \"n\": null, \"d\": 1.5}",
+                                 NULL);
+        JsonObject *object = json_node_get_object(node);
+
+        for (guint i = 0; i < G_N_ELEMENTS(members); i++) {
+                const char *name = members[i];
+
+                g_assert_cmpstr(json_string(object, name), ==, *name == 's' ? "x" : NULL);
+                g_assert_cmpint(json_integer(object, name), ==, *name == 'i' ? 7 : 0);
+                g_assert_cmpint(json_boolean(object, name), ==, *name == 'b');
+                g_assert_true((json_object(object, name) != NULL) == (*name == 'o'));
+                g_assert_true((json_array(object, name) != NULL) == (*name == 'a'));
+                g_assert_null(json_string(NULL, name));
+                g_assert_null(json_object(NULL, name));
+        }
+        g_assert_null(json_element(json_array(object, "a"), 0));
+        g_assert_nonnull(json_element(json_array(object, "a"), 1));
+}
+
+static void json_depth(void)
+{
+        static const struct {
+                const char *text;
+                guint depth;
+        } cases[] = {
+                { "", 0 },         { "7", 0 },    { "\"[[{{\"", 0 },     { "\"\\\"[[\"", 0 },
+                { "\"\\\\\"", 0 }, { "[]", 1 },   { "[[], [], {}]", 2 }, { "{\"a\\\\\": {\"b\": [7]}}", 3 },
+                { "]]]}}}[[", 2 }, { "[[[[", 4 },
+        };
+
+        for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+                gsize length = strlen(cases[i].text);
+
+                g_test_message("%s", cases[i].text);
+                g_assert_true(json_is_shallow(cases[i].text, length, cases[i].depth));
+                if (cases[i].depth > 0)
+                        g_assert_false(json_is_shallow(cases[i].text, length, cases[i].depth - 1));
+        }
+        /* a backslash as the last byte that may be looked at */
+        g_assert_true(json_is_shallow("\"\\[[[[", 2, 0));
+}
+
+int main(int argc, char **argv)
+{
+        g_test_init(&argc, &argv, NULL);
+        g_test_add_func("/capabilities/whole", whole_schema);
+        g_test_add_func("/capabilities/parts", parts_of_a_schema);
+        g_test_add_func("/capabilities/odd", odd_schemas);
+        g_test_add_func("/capabilities/needed", what_is_needed);
+        g_test_add_func("/base/error-names", error_names);
+        g_test_add_func("/base/json/made", json_made);
+        g_test_add_func("/base/json/read", json_read);
+        g_test_add_func("/base/json/depth", json_depth);
+        return g_test_run();
+}
