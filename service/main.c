@@ -12,6 +12,7 @@
 #include "bus-source.h"
 #include "callers.h"
 #include "log.h"
+#include "request.h"
 #include "service.h"
 
 /* Where PENDING would be left standing the guest hangs; this is how long an orderly stop waits for its end.
@@ -165,8 +166,10 @@ static void clean_up(Daemon *daemon)
         Service *service = &daemon->service;
 
         g_clear_handle_id(&service->changes_idle, g_source_remove);
-        g_clear_pointer(&service->callers, g_hash_table_unref);
+        if (service->waiting)
+                requests_stopping(service);
         g_clear_pointer(&service->engine, engine_free);
+        g_clear_pointer(&service->callers, g_hash_table_unref);
         g_clear_pointer(&service->authority, authority_free);
         g_clear_pointer(&service->waiting, g_ptr_array_unref);
         g_clear_pointer(&service->changes, g_hash_table_unref);

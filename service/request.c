@@ -424,3 +424,22 @@ void requests_domain_late(Service *service, Domain *domain, const char *command)
                                  "QEMU of domain '%s' does not answer '%s'; the job goes on when it does",
                                  domain->name, command);
 }
+
+static gboolean waits_at_all(const Request *request, gconstpointer what)
+{
+        (void) request;
+        (void) what;
+        return TRUE;
+}
+
+void requests_stopping(Service *service)
+{
+        g_autoptr(GPtrArray) taken = take_waiting(service, waits_at_all, NULL);
+
+        for (guint i = 0; i < taken->len; i++) {
+                Request *request = taken->pdata[i];
+                request_fail_new(request, BJ_ERROR_DISCONNECTED,
+                                 "the service is stopping; job '%s' is gone on with at its next start",
+                                 request->job->id);
+        }
+}

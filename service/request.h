@@ -38,6 +38,7 @@ void request_fail_new(Request *request, int code, const char *format, ...) G_GNU
 void request_wait(Request *request, Job *job);
 void requests_job_concluded(Service *service, Job *job);
 void requests_job_refused(Service *service, Job *job, const GError *error);
+void requests_stopping(Service *service);
 void requests_domain_late(Service *service, Domain *domain, const char *command);
 
 /* The object that was called; ends the request with NoSuch… where it is gone by now. */

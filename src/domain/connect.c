@@ -123,6 +123,11 @@ static void end_attach(Domain *domain, const GError *error)
                 attached(domain, error, domain->attached_data);
 }
 
+void domain_abandon_attach(Domain *domain, const GError *error)
+{
+        end_attach(domain, error);
+}
+
 static gboolean on_retry(gpointer data)
 {
         Domain *domain = data;

@@ -39,11 +39,16 @@ static void changed(Disk *disk, guint changes)
 
 void disk_set_job(Disk *disk, Job *job)
 {
-        if (disk->job == job)
+        g_autoptr(Job) old = disk->job;
+
+        if (old == job) {
+                g_steal_pointer(&old);
                 return;
-        job_unref(disk->job);
+        }
         disk->job = job ? job_ref(job) : NULL;
-        changed(disk, DISK_CHANGED_JOB);
+        /* A job that nobody knows of yet holds the disk all the same. */
+        if ((old && old->announced) || (job && job->announced))
+                changed(disk, DISK_CHANGED_JOB);
 }
 
 static gboolean same_images(const Chain *a, const Chain *b)

@@ -33,14 +33,35 @@ Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer da
         return engine;
 }
 
+/* Who waits is told; the jobs go on in QEMU, and the next start goes on with them. */
+static void let_go(Domain *domain)
+{
+        g_autoptr(Domain) self = domain_ref(domain);
+        g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
+        g_autoptr(GError) error = g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED, "the service is stopping");
+
+        for (guint i = 0; i < jobs->len; i++) {
+                Job *job = jobs->pdata[i];
+
+                job_start_is_late(job, error);
+                job->dropped = TRUE;
+        }
+        domain_abandon_attach(domain, error);
+        domain_drop_connection(domain);
+}
+
 void engine_free(Engine *engine)
 {
         if (!engine)
                 return;
         g_clear_handle_id(&engine->expiry, g_source_remove);
         g_clear_handle_id(&engine->start_check, g_source_remove);
+        while (engine->attaching->len > 0)
+                let_go(g_ptr_array_remove_index(engine->attaching, 0));
         for (guint i = 0; i < engine->domains->len; i++)
-                domain_drop_connection(engine->domains->pdata[i]);
+                let_go(engine->domains->pdata[i]);
+        for (guint i = 0; i < engine->detached->len; i++)
+                let_go(engine->detached->pdata[i]);
         g_ptr_array_unref(engine->attaching);
         g_hash_table_unref(engine->by_name);
         g_hash_table_unref(engine->by_id);

@@ -92,6 +92,8 @@ void job_write(Job *job, JournalDurability durability, JournalDone done)
 
 void job_start_failed(Job *job, const GError *error)
 {
+        if (job->dropped)
+                return;
         if (job->written.exists)
                 journal_remove(job->host->journal, JOURNAL_JOBS, job->id, NULL, NULL);
         job->dropped = TRUE;

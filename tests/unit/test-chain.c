@@ -213,6 +213,21 @@ static void ambiguous(Files *files, gconstpointer data)
         }
 }
 
+/* What QEMU calls "base.qcow2" lies in QEMU's directory: nobody's file of that name here is meant. */
+static void relative_names(Files *files, gconstpointer data)
+{
+        g_autofree char *here = g_get_current_dir();
+        g_autoptr(Chain) chain = NULL;
+
+        (void) data;
+        files->picture.nodes[3].file = "base.qcow2";
+        chain = read_chain(&files->picture);
+        g_assert_no_errno(g_chdir(files->directory));
+        g_free(expect_not_found(chain, "vda", files->base, BJ_ERROR_NO_SUCH_IMAGE));
+        expect_found(chain, "vda", "[3]", 3);
+        g_assert_no_errno(g_chdir(here));
+}
+
 /* The search has the chain as it was when it was asked. */
 static void chain_freed_meanwhile(void)
 {
@@ -402,6 +417,7 @@ int main(int argc, char **argv)
         g_test_add_func("/chain/find/no-medium", no_medium);
         g_test_add("/chain/find/path", Files, NULL, files_set_up, find_by_path, files_tear_down);
         g_test_add("/chain/find/ambiguous", Files, NULL, files_set_up, ambiguous, files_tear_down);
+        g_test_add("/chain/find/relative", Files, NULL, files_set_up, relative_names, files_tear_down);
         g_test_add_func("/chain/find/freed-meanwhile", chain_freed_meanwhile);
         g_test_add_func("/chain/json/round-trip", round_trip);
         g_test_add_func("/chain/json/odd", odd_records);

@@ -550,6 +550,19 @@ static void shared_nodes(void)
         g_assert_cmpuint(graph_node(graph, "base-file")->parents, ==, 3);
 }
 
+/* The id that a user gave is the name, also where a drive without one has the same word for itself. */
+static void ids_go_first(void)
+{
+        static const Picture picture = {
+                .devices = { { "/machine/peripheral-anon/device[0]/virtio-backend", "vda" },
+                             { "/machine/peripheral/vda/virtio-backend" } },
+        };
+        g_autoptr(Graph) graph = picture_read(&picture);
+
+        g_assert_cmpstr(graph_root(graph, "/machine/peripheral/vda/virtio-backend")->target, ==, "vda");
+        g_assert_cmpuint(graph->roots->len, ==, 2);
+}
+
 int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
@@ -564,6 +577,7 @@ int main(int argc, char **argv)
         g_test_add_func("/graph/empty-drive", empty_drive);
         g_test_add_func("/graph/targets/names", targets);
         g_test_add_func("/graph/targets/unique", targets_are_unique);
+        g_test_add_func("/graph/targets/ids-first", ids_go_first);
         g_test_add_func("/graph/shared-nodes", shared_nodes);
         g_test_add_func("/graph/malformed/replies", unknown_form);
         g_test_add_func("/graph/malformed/members", malformed);

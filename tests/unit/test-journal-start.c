@@ -139,7 +139,7 @@ static void no_plain_file(Place *place, gconstpointer data)
         g_assert_no_errno(symlink(elsewhere, link));
         g_assert_no_errno(symlink("c.json", circle));
         read_records(place, JOURNAL_JOBS);
-        expect_lines(place, "damaged jobs/a.json.damaged: Is a directory\n"
+        expect_lines(place, "damaged jobs/a.json.damaged: it is no file\n"
                             "damaged jobs/b.json.damaged: Too many levels of symbolic links\n"
                             "damaged jobs/c.json.damaged: Too many levels of symbolic links");
         expect_files(place, "", "domains jobs secret");
