@@ -166,8 +166,10 @@ static void clean_up(Daemon *daemon)
         Service *service = &daemon->service;
 
         g_clear_handle_id(&service->changes_idle, g_source_remove);
-        if (service->waiting)
+        if (service->engine) {
                 requests_stopping(service);
+                engine_stop(service->engine);
+        }
         g_clear_pointer(&service->engine, engine_free);
         g_clear_pointer(&service->callers, g_hash_table_unref);
         g_clear_pointer(&service->authority, authority_free);

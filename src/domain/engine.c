@@ -50,18 +50,22 @@ static void let_go(Domain *domain)
         domain_drop_connection(domain);
 }
 
-void engine_free(Engine *engine)
+void engine_stop(Engine *engine)
 {
-        if (!engine)
-                return;
-        g_clear_handle_id(&engine->expiry, g_source_remove);
-        g_clear_handle_id(&engine->start_check, g_source_remove);
         while (engine->attaching->len > 0)
                 let_go(g_ptr_array_remove_index(engine->attaching, 0));
         for (guint i = 0; i < engine->domains->len; i++)
                 let_go(engine->domains->pdata[i]);
         for (guint i = 0; i < engine->detached->len; i++)
                 let_go(engine->detached->pdata[i]);
+}
+
+void engine_free(Engine *engine)
+{
+        if (!engine)
+                return;
+        g_clear_handle_id(&engine->expiry, g_source_remove);
+        g_clear_handle_id(&engine->start_check, g_source_remove);
         g_ptr_array_unref(engine->attaching);
         g_hash_table_unref(engine->by_name);
         g_hash_table_unref(engine->by_id);

@@ -40,6 +40,8 @@ typedef struct {
 
 /* `journal` is taken. */
 Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data);
+/* Lets go of all QEMUs and answers everybody who waits. After that there is nothing to do but to free it. */
+void engine_stop(Engine *engine);
 void engine_free(Engine *engine);
 
 /* `only_jobs`: leaves domains alone on which no job runs. Reads the records, connects again and goes on with

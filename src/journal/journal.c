@@ -267,7 +267,8 @@ static JsonObject *read_record(int directory, const char *file, JournalKind kind
         else {
                 text = g_malloc((gsize) st.st_size);
                 n = read(fd, text, (gsize) st.st_size);
-                *why = n < 0 ? g_strerror(errno) : "it is empty";
+                if (n <= 0)
+                        *why = n < 0 ? g_strerror(errno) : "it is empty";
         }
         if (fd >= 0)
                 close(fd);

@@ -206,6 +206,11 @@ static void json_depth(void)
                 if (cases[i].depth > 0)
                         g_assert_false(json_is_shallow(cases[i].text, length, cases[i].depth - 1));
         }
+        /* comments, which hide what the parser does not */
+        g_assert_false(json_is_shallow("/* \" */ []", 10, 9));
+        g_assert_false(json_is_shallow("// \"\n[]", 7, 9));
+        g_assert_false(json_is_shallow("# \"\n[]", 6, 9));
+        g_assert_true(json_is_shallow("[\"/images/#1\"]", 14, 1));
         /* a backslash as the last byte that may be looked at */
         g_assert_true(json_is_shallow("\"\\[[[[", 2, 0));
 }
