@@ -72,21 +72,24 @@ class Service:
         os.kill(self.pid(), signal.SIGTERM)
         self.wait_gone()
 
-    def launch(self, stop_at=None):
-        """Starts the daemon without waiting for anything."""
+    def launch(self, stop_at=None, state_directory=None):
+        """Starts the daemon without waiting for anything; where it shall have a state of its own, on that."""
         self.disturbed = True
         self.stops_at = stop_at
         environment = dict(os.environ)
         environment.pop("BLOCKJOBD_TEST_STOP_AT", None)
         if stop_at:
             environment["BLOCKJOBD_TEST_STOP_AT"] = stop_at
-        process = self._spawn(os.environ["BLOCKJOBD"], environment)
+        command = os.environ["BLOCKJOBD"]
+        if state_directory:
+            command += f" --state-dir '{state_directory}'"
+        process = self._spawn(command, environment)
         self.processes.append(process)
         return process
 
-    def start(self, stop_at=None, deadline=DEADLINE):
+    def start(self, stop_at=None, state_directory=None, deadline=DEADLINE):
         """Starts the daemon and waits for the name, which it takes when it is ready."""
-        process = self.launch(stop_at)
+        process = self.launch(stop_at, state_directory)
         wait_until(lambda: self.owned() or process.poll() is not None, "the daemon to take its name", deadline)
         assert process.poll() is None, f"the daemon ended at its start with {process.returncode}"
         if stop_at:

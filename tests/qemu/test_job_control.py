@@ -33,7 +33,7 @@ def test_progress_is_told(lab):
     _, _, disk = lab.slow()
     position = lab.client.position()
     job = disk.commit(active=True, speed=4 * SLOW)
-    job.wait("Current", lambda current: current >= 256 * KIB)
+    job.wait("Current", lambda current: current >= 512 * KIB)
     job.set_speed(0)
     job.wait_ready()
     seen = job.changes("Current", position)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The state directory is full or takes no writes: nothing is claimed that is not on stable storage."""
+
+import pytest
+
+from kit import images
+from kit.bus import BusError, refused
+from kit.images import MIB
+from kit.space import SmallDisk
+from kit.waiting import stays
+
+
+@pytest.fixture
+def small_state(lab):
+    """A daemon on a state directory of its own, with room for a few records."""
+    small = SmallDisk(f"{lab.directory}/state", 256)
+    lab.service.kill()
+    lab.service.start(state_directory=small.path)
+    yield small
+    lab.service.kill()
+    small.remove()
+    lab.service.start()
+
+
+def test_commit_without_a_record(lab, small_state):
+    """What cannot be recorded is not begun."""
+    machine, chain, disk = lab.standard()
+    small_state.fill()
+    with refused("NoSpace"):
+        disk.commit(active=True)
+    assert machine.jobs() == {}
+    assert disk["Job"] == "/"
+    assert machine.nodes()["vda-0"]["ro"] is True
+    small_state.free()
+    disk.commit(auto="pivot").wait_completed("completed")
+
+
+def test_attach_without_a_record(lab, small_state):
+    machine = lab.machine().add_virtio(images.two_layers(lab.directory)).start()
+    small_state.fill()
+    with refused("NoSpace"):
+        lab.attach(machine)
+    with refused("NoSuchDomain"):
+        lab.domain_of(machine)
+    small_state.free()
+    lab.attach(machine)
+
+
+def test_pivot_without_a_record(lab, small_state):
+    """The decision cannot be written down: the disk stays, the guest is not held, the caller is told why."""
+    machine, chain, disk = lab.standard()
+    job = disk.commit(active=True)
+    job.wait_ready()
+    small_state.fill()
+    with pytest.raises(BusError) as error:
+        job.pivot()
+    assert error.value.short == "NoSpace", error.value
+    assert machine.active_file("vda") == chain.top.path
+    assert [entry["status"] for entry in machine.jobs().values()] == ["ready"]
+    assert job["State"] == "ready" and job["Result"] == ""
+    machine.write("vda", 9, 20 * MIB, MIB)
+    small_state.free()
+    job.pivot()
+    job.wait_completed("completed")
+    machine.quit()
+    images.assert_contents(chain.base, chain.contents[-1])
+
+
+def test_outcome_without_a_record(lab, small_state):
+    """The job has ended in QEMU; it is told when it is recorded, and not before."""
+    machine, chain, disk = lab.slow()
+    job = disk.commit(active=True)
+    job.wait_ready()
+    small_state.fill()
+    call = lab.client.call_later(job.path, "Job", "Abort", "(a{sv})", {})
+    machine.wait_jobs(lambda jobs: not jobs or {entry["status"] for entry in jobs.values()} == {"concluded"},
+                      "QEMU's job to end")
+    stays(lambda: not job.completed() and job["Result"] == "", "not told", 1.5)
+    machine.write("vda", 9, 20 * MIB, MIB)
+    small_state.free()
+    assert lab.client.wait_reply(call).kind == "reply"
+    job.wait_completed("kept")
+    assert machine.active_file("vda") == chain.top.path
+
+
+def test_outcome_without_a_record_and_a_dead_service(lab, small_state):
+    machine, chain, disk = lab.slow()
+    job = disk.commit(active=True)
+    job.wait_ready()
+    small_state.fill()
+    lab.client.call_later(job.path, "Job", "Abort", "(a{sv})", {})
+    machine.wait_jobs(lambda jobs: not jobs or {entry["status"] for entry in jobs.values()} == {"concluded"},
+                      "QEMU's job to end")
+    lab.service.kill()
+    small_state.free()
+    lab.service.start(state_directory=small_state.path)
+    # Without a record it cannot be known whether the copy was complete; that the disk stayed is certain.
+    assert job.wait_completed()[0] in ("kept", "cancelled")
+    assert disk["Source"] == machine.active_file("vda") == chain.top.path
+
+
+def test_attached_when_the_reply_comes(lab):
+    """The reply of AttachDomain says that it is on stable storage: killed in the next moment, it is there again."""
+    machine = lab.machine().add_virtio(images.two_layers(lab.directory)).start()
+    domain = lab.attach(machine)
+    lab.service.restart()
+    assert domain.exists()
+    domain.wait("State", "paused")
