@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "callers.h"
 
-#include "request.h"
-
 static int on_uid(sd_bus_message *reply, void *data, sd_bus_error *error)
 {
         Caller *caller = data;
@@ -18,7 +16,7 @@ static int on_uid(sd_bus_message *reply, void *data, sd_bus_error *error)
                 caller->uid_known = TRUE;
         }
         for (guint i = 0; i < pending->len; i++)
-                request_go_on(pending->pdata[i]);
+                caller->handlers->known(pending->pdata[i]);
         return 0;
 }
 
@@ -32,7 +30,7 @@ static int on_vanished(sd_bus_message *message, void *data, sd_bus_error *error)
         return 0;
 }
 
-Caller *caller_of(Service *service, const char *sender)
+Caller *caller_of(Service *service, const char *sender, const CallerHandlers *handlers)
 {
         Caller *caller = g_hash_table_lookup(service->callers, sender);
         g_autofree char *match = NULL;
@@ -40,6 +38,7 @@ Caller *caller_of(Service *service, const char *sender)
         if (!caller) {
                 caller = g_new0(Caller, 1);
                 caller->service = service;
+                caller->handlers = handlers;
                 caller->name = g_strdup(sender);
                 caller->pending = g_ptr_array_new();
                 g_hash_table_insert(service->callers, caller->name, caller);
@@ -64,7 +63,7 @@ void caller_free(Caller *caller)
         sd_bus_slot_unref(caller->uid_query);
         sd_bus_slot_unref(caller->vanished);
         for (guint i = 0; i < pending->len; i++)
-                request_drop(pending->pdata[i]);
+                caller->handlers->gone(pending->pdata[i]);
         g_free(caller->name);
         g_free(caller);
 }

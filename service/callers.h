@@ -8,16 +8,23 @@
 
 #define REQUESTS_PER_CALLER_MAX 256
 
+/* What becomes of those who wait to know who calls. */
+typedef struct {
+        void (*known)(gpointer request);
+        void (*gone)(gpointer request);
+} CallerHandlers;
+
 typedef struct {
         Service *service;
+        const CallerHandlers *handlers;
         char *name; /* unique name on the bus */
         gboolean uid_known;
         guint32 uid;
         sd_bus_slot *uid_query, *vanished;
         guint requests;     /* of every kind */
-        GPtrArray *pending; /* Request: not authorized yet */
+        GPtrArray *pending; /* the requests that are not authorized yet */
 } Caller;
 
 /* The caller of a message; made where it is new. NULL if the bus is out of order. */
-Caller *caller_of(Service *service, const char *sender);
+Caller *caller_of(Service *service, const char *sender, const CallerHandlers *handlers);
 void caller_free(Caller *caller);

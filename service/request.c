@@ -42,6 +42,11 @@ static const struct Method *find_method(sd_bus_message *message)
         return NULL;
 }
 
+static void go_on(gpointer request);
+static void drop(gpointer request);
+
+static const CallerHandlers caller_handlers = { go_on, drop };
+
 static void request_free(Request *request)
 {
         Caller *caller = g_hash_table_lookup(request->service->callers, request->sender);
@@ -203,9 +208,10 @@ static void on_answer(AuthorityAnswer answer, gpointer data)
         }
 }
 
-void request_go_on(Request *request)
+static void go_on(gpointer data)
 {
-        Caller *caller = caller_of(request->service, request->sender);
+        Request *request = data;
+        Caller *caller = caller_of(request->service, request->sender, &caller_handlers);
         Details details;
 
         if (!caller || !caller->uid_known) {
@@ -232,8 +238,10 @@ void request_go_on(Request *request)
                         request->cancellable, on_answer, request);
 }
 
-void request_drop(Request *request)
+static void drop(gpointer data)
 {
+        Request *request = data;
+
         g_cancellable_cancel(request->cancellable);
         request_free(request);
 }
@@ -251,7 +259,7 @@ int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *erro
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
                                          "%s is guarded by nothing and so refused",
                                          sd_bus_message_get_member(message));
-        caller = sender ? caller_of(service, sender) : NULL;
+        caller = sender ? caller_of(service, sender, &caller_handlers) : NULL;
         if (!caller)
                 return sd_bus_error_setf(error, SD_BUS_ERROR_ACCESS_DENIED,
                                          "the bus does not tell who is calling");
@@ -267,7 +275,7 @@ int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *erro
         request->sender = g_strdup(sender);
         request->cancellable = g_cancellable_new();
         if (caller->uid_known)
-                request_go_on(request);
+                go_on(request);
         else
                 g_ptr_array_add(caller->pending, request);
         return 1;

@@ -23,10 +23,6 @@ struct Request {
 /* The handler of every method in every vtable. */
 int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *error);
 
-/* For callers.c: the uid is known now; the caller is gone. */
-void request_go_on(Request *request);
-void request_drop(Request *request);
-
 /* Each ends the request. */
 void request_reply(Request *request);
 void request_reply_object(Request *request, char *path); /* takes it */

@@ -114,6 +114,23 @@ void domain_drop_connection(Domain *domain)
         qmp_connection_free(connection);
 }
 
+void domain_detach(Domain *domain)
+{
+        domain->detached = TRUE;
+        domain_drop_connection(domain);
+        domain_save(domain);
+}
+
+void domain_remove(Domain *domain)
+{
+        domain->removed = TRUE;
+        domain_drop_connection(domain);
+        g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        for (guint i = 0; i < domain->jobs->len; i++)
+                job_set_host(domain->jobs->pdata[i], NULL);
+        g_ptr_array_set_size(domain->jobs, 0);
+}
+
 static void end_attach(Domain *domain, const GError *error)
 {
         DomainDone attached = domain->attached;

@@ -24,6 +24,16 @@ Disk *domain_add_disk(Domain *domain, const char *target, const char *device, Ch
         return disk;
 }
 
+Disk *domain_disk(Domain *domain, const char *target)
+{
+        for (guint i = 0; i < domain->disks->len; i++) {
+                Disk *disk = domain->disks->pdata[i];
+                if (strcmp(disk->target, target) == 0)
+                        return disk;
+        }
+        return NULL;
+}
+
 const char *disk_source(const Disk *disk)
 {
         const Layer *active = chain_layer(disk->chain, 0);
@@ -86,24 +96,22 @@ static guint compare(const Chain *old, const Chain *new)
         return changes;
 }
 
-static void set_chain(Disk *disk, Chain *chain)
+/* Answers whether the disk is made of other images now. */
+static gboolean set_chain(Disk *disk, Chain *chain)
 {
         g_autoptr(Chain) old = disk->chain;
 
         disk->chain = chain;
         changed(disk, compare(old, chain));
-        if (!same_images(old, chain))
-                domain_save(disk->domain);
+        return !same_images(old, chain);
 }
 
-void disk_cut_chain(Disk *disk, const char *source)
+gboolean disk_cut_chain(Disk *disk, const char *source)
 {
-        for (guint i = 1; i < disk->chain->layers->len; i++) {
-                if (strcmp(chain_layer(disk->chain, i)->source, source) == 0) {
-                        set_chain(disk, chain_copy_below(disk->chain, i));
-                        return;
-                }
-        }
+        for (guint i = 1; i < disk->chain->layers->len; i++)
+                if (strcmp(chain_layer(disk->chain, i)->source, source) == 0)
+                        return set_chain(disk, chain_copy_below(disk->chain, i));
+        return FALSE;
 }
 
 static Disk *disk_of_device(Domain *domain, const char *device)
@@ -131,26 +139,28 @@ static void add_disk(Domain *domain, const GraphRoot *root, Chain *chain)
                 if (strcmp(((Job *) domain->jobs->pdata[i])->device, disk->device) == 0)
                         disk_set_job(disk, domain->jobs->pdata[i]);
         domain->observer->disk_added(disk, domain->observer_data);
-        domain_save(domain);
 }
 
-static void update_disk(Domain *domain, const GraphRoot *root)
+static gboolean update_disk(Domain *domain, const GraphRoot *root)
 {
         g_autoptr(GError) error = NULL;
         Disk *disk = disk_of_device(domain, root->device);
         Chain *chain = chain_new(root, &error);
 
-        if (!chain)
+        if (!chain) {
                 domain->observer->warning(domain, error->message, domain->observer_data);
-        else if (disk)
-                set_chain(disk, chain);
-        else
-                add_disk(domain, root, chain);
+                return FALSE;
+        }
+        if (disk)
+                return set_chain(disk, chain);
+        add_disk(domain, root, chain);
+        return TRUE;
 }
 
-void domain_update_disks(Domain *domain)
+gboolean domain_update_disks(Domain *domain)
 {
-        gboolean changed_set = FALSE;
+        gboolean removed = FALSE, changed_images = FALSE;
+        guint left;
 
         for (guint i = domain->disks->len; i-- > 0;) {
                 Disk *disk = domain->disks->pdata[i];
@@ -159,15 +169,12 @@ void domain_update_disks(Domain *domain)
                         continue;
                 domain->observer->disk_removed(disk, domain->observer_data);
                 g_ptr_array_remove_index(domain->disks, i);
-                changed_set = TRUE;
+                removed = TRUE;
         }
-        guint before = domain->disks->len;
+        left = domain->disks->len;
         for (guint i = 0; i < domain->host.graph->roots->len; i++)
-                update_disk(domain, domain->host.graph->roots->pdata[i]);
-        changed_set |= domain->disks->len != before;
-
-        if (!changed_set)
-                return;
-        domain_save(domain);
-        domain->observer->changed(domain, DOMAIN_CHANGED_DISKS, domain->observer_data);
+                changed_images |= update_disk(domain, domain->host.graph->roots->pdata[i]);
+        if (removed || domain->disks->len != left)
+                domain->observer->changed(domain, DOMAIN_CHANGED_DISKS, domain->observer_data);
+        return removed || changed_images;
 }

@@ -4,9 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/error.h"
-#include "base/json.h"
-
 static const char *const state_names[] = {
         [DOMAIN_RUNNING] = "running",           [DOMAIN_PAUSED] = "paused",
         [DOMAIN_SHUTOFF] = "shutoff",           [DOMAIN_CRASHED] = "crashed",
@@ -18,18 +15,12 @@ const char *domain_state_name(DomainState state)
         return state_names[state];
 }
 
-static void host_look(JobHost *host, Job *job, JobLooked looked)
-{
-        domain_look((Domain *) host, job, looked);
-}
-
 Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_cache)
 {
         Domain *domain = g_new0(Domain, 1);
 
         g_ref_count_init(&domain->references);
         domain->host.journal = journal;
-        domain->host.look = host_look;
         domain->capability_cache = g_hash_table_ref(capability_cache);
         domain->name = g_strdup(name);
         domain->uuid = g_strdup("");
@@ -53,8 +44,7 @@ void domain_unref(Domain *domain)
 {
         if (!domain || !g_ref_count_dec(&domain->references))
                 return;
-        domain_drop_connection(domain);
-        g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        g_assert(!domain->connection); /* domain_remove() came first */
         if (domain->pidfd >= 0)
                 close(domain->pidfd);
         g_ptr_array_unref(domain->disks);
@@ -69,83 +59,6 @@ void domain_unref(Domain *domain)
         for (guint i = 0; i < G_N_ELEMENTS(owned); i++)
                 g_free(owned[i]);
         g_free(domain);
-}
-
-void domain_detach(Domain *domain)
-{
-        domain->detached = TRUE;
-        domain_drop_connection(domain);
-        domain_save(domain);
-}
-
-void domain_remove(Domain *domain)
-{
-        domain->removed = TRUE;
-        domain_drop_connection(domain);
-        g_clear_handle_id(&domain->pid_watch, g_source_remove);
-        for (guint i = 0; i < domain->jobs->len; i++)
-                job_set_host(domain->jobs->pdata[i], NULL);
-        g_ptr_array_set_size(domain->jobs, 0);
-}
-
-static JsonObject *domain_to_json(const Domain *domain)
-{
-        JsonArray *disks = json_array_new();
-
-        for (guint i = 0; i < domain->disks->len; i++) {
-                const Disk *disk = domain->disks->pdata[i];
-                json_array_add_object_element(disks,
-                                              json_make("s:target", disk->target, "s:device", disk->device,
-                                                        "a:chain", chain_to_json(disk->chain), NULL));
-        }
-        return json_make("s:name", domain->name, "s:uuid", domain->uuid, "s:path", domain->path, "i:pid",
-                         (gint64) domain->pid, "s:instance", domain->instance, "s:qemu-version",
-                         domain->version, "b:gone", domain->gone, "b:detached", domain->detached,
-                         "b:crashed", domain->state == DOMAIN_CRASHED, "s:reason",
-                         domain->gone ? domain->reason : "", "a:disks", disks, NULL);
-}
-
-Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
-                         GHashTable *capability_cache)
-{
-        static const char *const texts[] = { "name", "uuid", "instance", "qemu-version", "reason" };
-        JsonArray *disks = json_array(record, "disks");
-
-        for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
-                if (!json_string(record, texts[i]))
-                        return NULL;
-        if (!disks || strcmp(json_string(record, "name"), name) != 0)
-                return NULL;
-
-        Domain *domain = domain_new(name, journal, capability_cache);
-        g_free(domain->uuid), domain->uuid = g_strdup(json_string(record, "uuid"));
-        g_free(domain->instance), domain->instance = g_strdup(json_string(record, "instance"));
-        g_free(domain->version), domain->version = g_strdup(json_string(record, "qemu-version"));
-        g_free(domain->reason), domain->reason = g_strdup(json_string(record, "reason"));
-        domain->path = g_strdup(json_string(record, "path"));
-        domain->pid = (guint32) json_integer(record, "pid");
-        domain->gone = json_boolean(record, "gone");
-        domain->detached = json_boolean(record, "detached");
-        if (domain->gone)
-                domain->state = json_boolean(record, "crashed") ? DOMAIN_CRASHED : DOMAIN_SHUTOFF;
-        for (guint i = 0; i < json_array_get_length(disks); i++) {
-                JsonObject *disk = json_element(disks, i);
-                const char *target = json_string(disk, "target"), *device = json_string(disk, "device");
-
-                if (target && device)
-                        domain_add_disk(domain, target, device, chain_from_json(json_array(disk, "chain")));
-        }
-        return domain;
-}
-
-Disk *domain_disk(Domain *domain, const char *target)
-{
-        for (guint i = 0; i < domain->disks->len; i++) {
-                Disk *disk = domain->disks->pdata[i];
-                if (strcmp(disk->target, target) == 0)
-                        return disk;
-        }
-        return NULL;
 }
 
 Job *domain_job_by_qemu_id(Domain *domain, const char *id)
@@ -223,28 +136,4 @@ void domain_update_state(Domain *domain)
         } else
                 domain_set_state(domain, state_of_run_state(domain->run_state),
                                  domain->run_state ? domain->run_state : "");
-}
-
-static void on_saved(const GError *error, gpointer data)
-{
-        g_autoptr(Domain) domain = data;
-
-        domain->saving = FALSE;
-        if (error && domain->observer)
-                domain->observer->warning(domain, error->message, domain->observer_data);
-        DomainDone saved = g_steal_pointer(&domain->saved);
-        if (saved)
-                saved(domain, error, domain->saved_data);
-        if (domain->save_again)
-                domain_save(domain);
-}
-
-void domain_save(Domain *domain)
-{
-        domain->save_again = domain->saving;
-        if (domain->saving || domain->removed)
-                return;
-        domain->saving = TRUE;
-        journal_write(domain->host.journal, JOURNAL_DOMAINS, domain->name, domain_to_json(domain),
-                      JOURNAL_SYNCED, on_saved, domain_ref(domain));
 }

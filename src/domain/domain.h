@@ -104,18 +104,25 @@ struct Domain {
         gpointer saved_data;
 };
 
+/* The files from the lowest to the highest: each uses only those before it. */
+
+/* disk.c */
+void disk_free(Disk *disk);
+Disk *domain_disk(Domain *domain, const char *target);
+Disk *domain_add_disk(Domain *domain, const char *target, const char *device, Chain *chain);
+void disk_set_job(Disk *disk, Job *job);
+const char *disk_source(const Disk *disk);
+/* These answer whether a disk is made of other images now, so that the domain's record is old.
+ * As QEMU's graph says: */
+gboolean domain_update_disks(Domain *domain);
+/* After QEMU went away: the layers above the image `source` are no part of the disk. */
+gboolean disk_cut_chain(Disk *disk, const char *source);
+
 /* domain.c */
 Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_cache);
-Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
-                         GHashTable *capability_cache);
 Domain *domain_ref(Domain *domain);
 void domain_unref(Domain *domain);
-/* Lets go of QEMU, but stays to learn of its end for the sake of the jobs. */
-void domain_detach(Domain *domain);
-/* Takes it out of service: no handler is called any more. Its jobs lose their host. */
-void domain_remove(Domain *domain);
 const char *domain_state_name(DomainState state);
-Disk *domain_disk(Domain *domain, const char *target);
 Job *domain_job_by_qemu_id(Domain *domain, const char *id);
 void domain_add_job(Domain *domain, Job *job);
 void domain_drop_job(Domain *domain, Job *job);
@@ -123,17 +130,21 @@ void domain_drop_job(Domain *domain, Job *job);
 GPtrArray *domain_copy_jobs(Domain *domain);
 void domain_set_state(Domain *domain, DomainState state, const char *reason);
 void domain_update_state(Domain *domain);
+
+/* record.c */
+Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
+                         GHashTable *capability_cache);
 /* Sooner or later, synced; once at a time. */
 void domain_save(Domain *domain);
 
-/* disk.c */
-void disk_free(Disk *disk);
-Disk *domain_add_disk(Domain *domain, const char *target, const char *device, Chain *chain);
-void domain_update_disks(Domain *domain);
-void disk_set_job(Disk *disk, Job *job);
-/* After QEMU went away: the layers above the image `source` are no part of the disk. */
-void disk_cut_chain(Disk *disk, const char *source);
-const char *disk_source(const Disk *disk);
+/* look.c: asking QEMU, and its events */
+void domain_look(Domain *domain, Job *job, JobLooked looked);
+void domain_look_then(Domain *domain, DomainDone done, gpointer data);
+/* The same for a job's host. */
+void domain_host_look(JobHost *host, Job *job, JobLooked looked);
+void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gint64 when);
+/* Progress is asked for while a job runs, and not otherwise. */
+void domain_schedule_poll(Domain *domain);
 
 /* connect.c: the connection and what follows when it ends */
 /* `fd` is taken, -1: the socket at `path`. `attached` may be called before this returns. */
@@ -143,14 +154,10 @@ void domain_abandon_attach(Domain *domain, const GError *error);
 /* Connects a domain from its record again, with its jobs, or finds out that its QEMU is gone. */
 void domain_recover(Domain *domain);
 void domain_drop_connection(Domain *domain);
-
-/* look.c: asking QEMU, and its events */
-void domain_look(Domain *domain, Job *job, JobLooked looked);
-void domain_look_then(Domain *domain, DomainDone done, gpointer data);
-void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gint64 when);
-void domain_query_status(Domain *domain);
-/* Progress is asked for while a job runs, and not otherwise. */
-void domain_schedule_poll(Domain *domain);
+/* Lets go of QEMU, but stays to learn of its end for the sake of the jobs. */
+void domain_detach(Domain *domain);
+/* Takes it out of service: no handler is called any more. Its jobs lose their host. */
+void domain_remove(Domain *domain);
 
 /* control.c: what callers ask for */
 void domain_suspend(Domain *domain, DomainDone done, gpointer data);

@@ -35,7 +35,8 @@ static void finish(struct Look *look)
         if (!look->error && !domain->removed) {
                 g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
 
-                domain_update_disks(domain);
+                if (domain_update_disks(domain))
+                        domain_save(domain);
                 for (guint i = 0; i < jobs->len; i++)
                         ((Job *) jobs->pdata[i])->synced = TRUE;
                 for (guint i = 0; i < jobs->len; i++)
@@ -168,6 +169,11 @@ void domain_look(Domain *domain, Job *job, JobLooked looked)
         add_waiter(domain, (Waiter){ .job = job_ref(job), .job_looked = looked });
 }
 
+void domain_host_look(JobHost *host, Job *job, JobLooked looked)
+{
+        domain_look((Domain *) host, job, looked);
+}
+
 void domain_look_then(Domain *domain, DomainDone done, gpointer data)
 {
         add_waiter(domain, (Waiter){ .done = done, .data = data });
@@ -193,7 +199,7 @@ static void on_queried_status(JsonNode *result, const GError *error, gpointer da
         domain_update_state(domain);
 }
 
-void domain_query_status(Domain *domain)
+static void query_status(Domain *domain)
 {
         if (domain->host.qmp && domain->host.capabilities->has[CAPABILITY_RUN_STATE])
                 qmp_execute(domain->host.qmp, "query-status", NULL, on_queried_status, domain_ref(domain));
@@ -287,7 +293,7 @@ static void handle_run_state_event(Domain *domain, JsonObject *data, gint64 when
 {
         (void) data;
         (void) when;
-        domain_query_status(domain);
+        query_status(domain);
 }
 
 static void handle_shutdown_event(Domain *domain, JsonObject *data, gint64 when)

@@ -186,8 +186,8 @@ static void on_job_concluded(Job *job, gpointer data)
         Disk *disk = domain_disk(domain, job->disk);
 
         /* With QEMU gone nobody but the record can say which image is the disk. */
-        if (disk && job->record.result == RESULT_PIVOTED)
-                disk_cut_chain(disk, job->target);
+        if (disk && job->record.result == RESULT_PIVOTED && disk_cut_chain(disk, job->target))
+                domain_save(domain);
         domain_drop_job(domain, job);
         tell_jobs_changed(engine, domain);
         engine->observer->job_concluded(job, engine->data);
@@ -224,6 +224,7 @@ void engine_watch_domain(Engine *engine, Domain *domain)
 {
         domain->observer = &domain_observer;
         domain->observer_data = engine;
+        domain->host.look = domain_host_look;
         domain->host.observer = &job_observer;
         domain->host.observer_data = engine;
         domain->host.may_tell = engine->may_tell;

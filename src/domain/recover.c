@@ -3,10 +3,15 @@
 
 #include <string.h>
 
+#include "job/commit.h"
+
 /* Going on after a start: records, then QEMU, then the world. */
 
 #define START_DEADLINE_SECONDS 3
 #define START_CHECK_MILLISECONDS 2
+
+/* The job types whose records are read again. */
+static const JobDriver *const drivers[] = { &active_commit_driver, NULL };
 
 static gboolean read_domain(const char *name, JsonObject *record, gpointer data)
 {
@@ -28,7 +33,7 @@ static gboolean read_domain(const char *name, JsonObject *record, gpointer data)
 static gboolean read_job(const char *id, JsonObject *record, gpointer data)
 {
         Engine *engine = data;
-        g_autoptr(Job) job = job_from_json(id, record, engine_drivers());
+        g_autoptr(Job) job = job_from_json(id, record, drivers);
 
         if (!job)
                 return FALSE;
@@ -76,8 +81,9 @@ static void apply_pivot(Engine *engine, const Job *job)
         Disk *disk = domain ? domain_disk(domain, job->disk) : NULL;
 
         if (disk && (job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED) &&
-            strcmp(job->instance, domain->instance) == 0 && strcmp(disk_source(disk), job->source) == 0)
-                disk_cut_chain(disk, job->target);
+            strcmp(job->instance, domain->instance) == 0 && strcmp(disk_source(disk), job->source) == 0 &&
+            disk_cut_chain(disk, job->target))
+                domain_save(domain);
 }
 
 static gboolean is_settled(const Engine *engine)

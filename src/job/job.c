@@ -201,7 +201,8 @@ Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *d
         job->current = (guint64) json_integer(record, "current");
         job->total = (guint64) json_integer(record, "total");
         job->speed = (guint64) json_integer(record, "speed");
-        job->error_code = (int) json_integer(record, "error-code");
+        job->error_code =
+                json_object_has_member(record, "error-code") ? (int) json_integer(record, "error-code") : -1;
         job->error_message = g_strdup(json_string(record, "error-message"));
         job->record = (struct JobRecord){
                 .exists = TRUE,

@@ -5,6 +5,8 @@ The client stays on the bus all the while. What it hears of the job over both li
 what it would have heard of one: one Completed, with the result that QEMU's graph and the images show.
 """
 
+import os
+
 import pytest
 
 from kit import images
@@ -307,4 +309,24 @@ def test_caller_of_a_pivot_has_an_error_when_the_service_dies(lab):
         job.pivot()
     assert error.value.name == "org.freedesktop.DBus.Error.NoReply"
     lab.service.start()
+    assert_outcome(lab, machine, chain, job, "completed")
+
+
+def test_orderly_stop_answers_who_waits(lab):
+    """A call that cannot be finished any more has an error of ours, not the bus's NoReply."""
+    machine, chain, disk = lab.standard()
+    job = disk.commit(active=True)
+    job.wait_ready()
+    machine.process.send_signal(19)  # SIGSTOP: QEMU does not answer
+    try:
+        call = lab.client.call_later(job.path, "Job", "Pivot", "(a{sv})", {})
+        lab.client.wait_property(job.path, "Job", "State", "completing")
+        pid = lab.service.pid()
+        lab.service.terminate()
+        assert lab.client.wait_reply(call).sender != "org.freedesktop.DBus", "the bus answered, not the service"
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the daemon to end")
+    finally:
+        machine.process.send_signal(18)  # SIGCONT
+    lab.service.start()
+    # The decision was recorded; it is carried out now.
     assert_outcome(lab, machine, chain, job, "completed")
