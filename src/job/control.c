@@ -156,10 +156,10 @@ static void pause_or_resume(Job *job, gboolean pause, JobDone done, gpointer dat
                 fail(job, error, done, data);
                 return;
         }
-        if (job->state == JOB_COMPLETING || job->state == JOB_STARTING) {
+        if (pause && (job->state == JOB_COMPLETING || job->state == JOB_STARTING)) {
                 fail(job,
-                     g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "job '%s' is %s, it cannot be %s",
-                                 job->id, job_state_name(job->state), pause ? "paused" : "resumed"),
+                     g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "job '%s' is %s, it cannot be paused",
+                                 job->id, job_state_name(job->state)),
                      done, data);
                 return;
         }

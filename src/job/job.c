@@ -241,11 +241,14 @@ static JobState derive_state(const Job *job)
                 return JOB_COMPLETING;
         if (!job->host || !job->synced)
                 return JOB_DISCONNECTED;
-        if (job->status >= STATUS_WAITING || job->status == STATUS_ABSENT ||
-            job->record.decision != DECISION_NONE)
+        if (job->status >= STATUS_WAITING || job->status == STATUS_ABSENT)
                 return JOB_COMPLETING;
+        /* Also when QEMU pauses it on the way to its end, for want of room say: somebody has to resume it.
+         */
         if (shows_pause(job))
                 return JOB_PAUSED;
+        if (job->record.decision != DECISION_NONE)
+                return JOB_COMPLETING;
         return job_is_ready(job) ? JOB_READY : JOB_RUNNING;
 }
 

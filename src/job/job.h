@@ -64,6 +64,7 @@ typedef enum {
         JOB_CHANGED_HOLD = 1 << 7,
         JOB_CHANGED_TOTAL = 1 << 8,
         JOB_CHANGED_ERROR = 1 << 9,
+        JOB_CHANGED_PROGRESS = 1 << 10,
 } JobChange;
 
 typedef struct Job Job;

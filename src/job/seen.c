@@ -40,10 +40,11 @@ static void set_progress(Job *job, guint64 current, guint64 total)
 {
         guint changes = (job->current != current ? JOB_CHANGED_CURRENT : 0) |
                         (job->total != total ? JOB_CHANGED_TOTAL : 0);
+        double before = job_progress(job);
 
         job->current = current;
         job->total = total;
-        job_changed(job, changes);
+        job_changed(job, changes | (job_progress(job) != before ? JOB_CHANGED_PROGRESS : 0));
 }
 
 void job_seen_status(Job *job, const char *status, gint64 when)

@@ -102,9 +102,11 @@ StepState say_ready_state(const Job *job)
 
 void say_ready_run(Job *job)
 {
+        double before = job_progress(job);
+
         job->ready_time = g_get_real_time();
         job_update_state(job);
-        job_changed(job, JOB_CHANGED_READY);
+        job_changed(job, JOB_CHANGED_READY | (job_progress(job) != before ? JOB_CHANGED_PROGRESS : 0));
         job->host->observer->ready(job, job->host->observer_data);
         /* For ReadyTime after a restart; nothing depends on it. */
         journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_RENAMED, NULL,

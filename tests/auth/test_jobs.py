@@ -54,18 +54,6 @@ def test_job_of_root(lab, callers):
     assert job["State"] == "running"
 
 
-def test_job_of_another_program(lab, callers):
-    """Nobody's own, whoever asks."""
-    machine, _, disk = lab.slow()
-    position = lab.client.position()
-    machine.qmp.execute("block-commit", job_id="theirs", device="vda-1", top_node="vda-1", base_node="vda-0",
-                        speed=SLOW)
-    path = lab.client.wait_signal(ROOT, "JobNew", since=position).arguments[1]
-    assert callers("nobody").error(path, "Job", "Abort", body({})) == ACCESS_DENIED
-    assert callers("sys").error(path, "Job", "SetSpeed", "(uint64 65537,)") == ""
-    assert "theirs" in machine.jobs()
-
-
 def test_own_job_after_a_restart(lab, callers):
     _, _, disk = lab.slow()
     job = Job(lab.client, callers("nobody").commit(disk, active=True, speed=SLOW))

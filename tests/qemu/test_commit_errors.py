@@ -124,10 +124,12 @@ def test_pivot_with_no_room(tight):
     job.wait_ready()
     machine.write("vda", 9, 16 * MIB, 4 * MIB)
     job.wait("IoStatus", "nospace")
-    while machine.qmp.events:
-        machine.qmp.events.pop()
+    # What QEMU said up to here is read, so that what is waited for is new.
+    machine.qmp.execute("query-status")
+    machine.qmp.events.clear()
     call = disk.client.call_later(job.path, "Job", "Pivot", "(a{sv})", {})
     machine.qmp.wait_event("BLOCK_JOB_ERROR")
+    machine.qmp.wait_event("JOB_STATUS_CHANGE", status="standby")
     # The guest is not held meanwhile.
     machine.write("vda", 10, 8 * MIB, 64 * KIB)
     small.resize(32 * 1024)

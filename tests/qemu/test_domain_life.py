@@ -74,14 +74,30 @@ def test_detach_with_a_job_is_refused_unless_forced(lab):
     assert machine.active_file("vda") == chain.base.path
 
 
+def look_again(lab, machine, position):
+    """QEMU tells nobody of a new disk or overlay; GetDomain looks, and its reply comes after what is told of it."""
+    message = lab.client.message(ROOT, "Manager", "GetDomain", "(s)", machine.name)
+    reply = lab.client.call_message(message)
+    log = lab.client.log[position:]
+    end = next(number for number, heard in enumerate(log) if heard.reply_serial == reply.get_reply_serial())
+    return [heard for heard in log[:end] if heard.kind == "signal"]
+
+
 def test_snapshot_by_somebody_else(lab):
     machine, chain, disk = lab.standard()
     for number in range(2):
         path = f"{lab.directory}/new-{number}.qcow2"
+        position = lab.client.position()
         node = machine.snapshot("vda", path)
-        disk.wait("Source", path)
-        assert disk["NodeName"] == node
-        disk.wait("Chain", lambda layers: [layer["source"] for layer in layers] == chain.paths())
+        signals = look_again(lab, machine, position)
+        told = {}
+        for heard in signals:
+            if heard.path == disk.path and heard.member == "PropertiesChanged":
+                told.update(heard.arguments[1])
+        assert told["Source"] == disk["Source"] == path
+        assert told["NodeName"] == disk["NodeName"] == node
+        assert told["Chain"] == disk["Chain"]
+        assert disk.sources() == chain.paths()
     assert [layer["depth"] for layer in disk["Chain"]] == [0, 1, 2, 3]
 
 
@@ -110,10 +126,11 @@ def test_disk_that_comes_and_goes(lab):
     machine.qmp.execute("blockdev-add", driver="file", node_name="sdb-1-file", filename=extra.top.path)
     machine.qmp.execute("blockdev-add", driver="qcow2", node_name="sdb-1", file="sdb-1-file", backing="sdb-0")
     machine.qmp.execute("device_add", driver="scsi-hd", id="sdb", bus="scsi.0", drive="sdb-1")
-    domain.wait("Disks", lambda disks: len(disks) == 2)
+    signals = look_again(lab, machine, position)
+    assert len(domain["Disks"]) == 2
     disk = domain.disk("sdb")
-    lab.client.wait_signal(ROOT, "InterfacesAdded", since=position,
-                           where=lambda heard: heard.arguments[0] == disk.path)
+    assert [heard for heard in signals if heard.member == "InterfacesAdded" and heard.arguments[0] == disk.path]
+    assert [heard for heard in signals if heard.path == domain.path and "Disks" in heard.arguments[1]]
     assert disk.sources() == extra.paths()
 
     machine.qmp.execute("device_del", id="sdb")

@@ -189,39 +189,6 @@ def test_finished_jobs_stay(lab):
     assert held == jobs[-64:], f"{len(held)} jobs are held"
 
 
-def test_job_of_somebody_else_is_an_object(lab):
-    machine, chain, disk = lab.slow()
-    position = lab.client.position()
-    machine.qmp.execute("block-commit", job_id="theirs", device="vda-1", top_node="vda-1", base_node="vda-0",
-                        speed=SLOW, auto_dismiss=False)
-    new = lab.client.wait_signal(ROOT, "JobNew", since=position)
-    job = Job(lab.client, new.arguments[1])
-    properties = job.all()
-    assert properties["Origin"] == "external"
-    assert properties["QemuJobId"] == "theirs"
-    assert properties["Type"] == "active-commit"
-    assert properties["StartedBy"] == (1 << 32) - 1
-    assert properties["Disk"] == disk.path
-    assert disk["Job"] == job.path
-    job.set_speed(0)
-    job.wait_ready()
-    machine.qmp.execute("job-complete", id="theirs")
-    job.wait_completed("completed")
-    machine.qmp.execute("job-dismiss", id="theirs")
-    disk.wait("Source", chain.base.path)
-
-
-def test_job_of_somebody_else_that_dismisses_itself(lab):
-    machine, chain, disk = lab.standard()
-    position = lab.client.position()
-    machine.qmp.execute("block-commit", job_id="theirs", device="vda-1", top_node="vda-1", base_node="vda-0")
-    job = Job(lab.client, lab.client.wait_signal(ROOT, "JobNew", since=position).arguments[1])
-    machine.qmp.wait_event("BLOCK_JOB_READY")
-    machine.qmp.execute("block-job-cancel", device="theirs")
-    assert job.wait_completed()[0] in ("kept", "completed")
-    assert disk["Source"] == chain.top.path
-
-
 def test_types_on_the_wire(lab):
     """Error is a struct, Options is a dictionary of variants: not only something that looks like them."""
     _, _, disk = lab.standard()
