@@ -131,6 +131,15 @@ static void on_graph(JsonNode *result, const GError *error, gpointer data)
         finish(look);
 }
 
+/* Jobs do not care, and QEMU reads its commands slowly, a byte at a turn of its main loop. */
+static gboolean wants_run_state(const struct Look *look)
+{
+        for (guint i = 0; i < look->waiters->len; i++)
+                if (!g_array_index(look->waiters, Waiter, i).job)
+                        return TRUE;
+        return FALSE;
+}
+
 static void start(Domain *domain)
 {
         struct Look *look = g_new0(struct Look, 1);
@@ -147,7 +156,7 @@ static void start(Domain *domain)
         }
         /* Jobs before the graph: a job that is seen concluded has left its mark in the graph seen after it.
          * The replies come in this order, and events stand between them where they belong. */
-        if (domain->host.capabilities->has[CAPABILITY_RUN_STATE])
+        if (wants_run_state(look) && domain->host.capabilities->has[CAPABILITY_RUN_STATE])
                 qmp_execute(qmp, "query-status", NULL, on_status, look);
         qmp_execute(qmp, "query-jobs", NULL, on_jobs, look);
         qmp_execute(qmp, "query-block", NULL, on_block, look);

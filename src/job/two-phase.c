@@ -108,9 +108,10 @@ void say_ready_run(Job *job)
         job_update_state(job);
         job_changed(job, JOB_CHANGED_READY | (job_progress(job) != before ? JOB_CHANGED_PROGRESS : 0));
         job->host->observer->ready(job, job->host->observer_data);
-        /* For ReadyTime after a restart; nothing depends on it. */
-        journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_RENAMED, NULL,
-                      NULL);
+        /* For ReadyTime after a restart; where a decision follows at once, its record has it. */
+        if (!options_text(job->options, "auto"))
+                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_RENAMED,
+                              NULL, NULL);
         job_step_end(job);
 }
 
