@@ -16,6 +16,7 @@
 
 #define RETRY_FIRST_MILLISECONDS 10
 #define RETRY_LAST_MILLISECONDS 2000
+#define LASTING_SECONDS 5 /* a connection that held so long was a good one */
 
 static void connect_again(Domain *domain);
 
@@ -38,9 +39,19 @@ static guint64 start_time_of(guint32 pid)
         return start;
 }
 
+/* Pids and start times begin anew with each start of the machine. */
+static const char *boot_id(void)
+{
+        static char *id;
+
+        if (!id && g_file_get_contents("/proc/sys/kernel/random/boot_id", &id, NULL, NULL))
+                g_strstrip(id);
+        return id ? id : "";
+}
+
 static char *instance_of(guint32 pid)
 {
-        return g_strdup_printf("%u-%" G_GUINT64_FORMAT, pid, pid ? start_time_of(pid) : 0);
+        return g_strdup_printf("%s/%u-%" G_GUINT64_FORMAT, boot_id(), pid, pid ? start_time_of(pid) : 0);
 }
 
 static gboolean process_is_over(const Domain *domain)
@@ -107,6 +118,7 @@ void domain_drop_connection(Domain *domain)
         QmpConnection *connection = g_steal_pointer(&domain->connection);
 
         domain->host.qmp = NULL;
+        g_clear_pointer(&domain->late_command, g_free);
         g_clear_handle_id(&domain->retry, g_source_remove);
         g_clear_handle_id(&domain->poll, g_source_remove);
         for (guint i = 0; i < domain->jobs->len; i++)
@@ -187,7 +199,7 @@ static void fail_connection(Domain *domain, const GError *cause)
 {
         g_autoptr(Domain) self = domain_ref(domain);
         g_autoptr(GError) error = g_error_copy(cause);
-        gboolean was_ready = domain->host.qmp != NULL;
+        gboolean was_ready = domain->host.qmp != NULL, lasted;
         gboolean nobody = g_error_matches(error, BJ_ERROR, BJ_ERROR_DISCONNECTED) ||
                           g_error_matches(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT);
 
@@ -197,11 +209,17 @@ static void fail_connection(Domain *domain, const GError *cause)
                 return;
         }
         if (was_ready) {
-                domain->retry_delay = 0;
                 domain->lost = TRUE;
                 domain->observer->connection_lost(domain, error, domain->observer_data);
                 domain_update_state(domain);
-                connect_again(domain);
+                lasted = g_get_monotonic_time() - domain->connected_at > LASTING_SECONDS * G_USEC_PER_SEC;
+                if (lasted)
+                        domain->retry_delay = 0;
+                /* A connection that breaks again and again is not to keep the service busy. */
+                if (lasted || process_is_over(domain))
+                        connect_again(domain);
+                else
+                        retry_later(domain, error);
         } else if (nobody && process_is_over(domain))
                 become_gone(domain, "QEMU went away");
         else
@@ -255,6 +273,7 @@ static void on_first_look(Domain *domain, const GError *error, gpointer data)
                 end_attach(domain, copy);
                 return;
         }
+        domain->connected_at = g_get_monotonic_time();
         domain_update_state(domain);
         domain_schedule_poll(domain);
         if (domain->attached)

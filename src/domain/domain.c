@@ -45,6 +45,7 @@ void domain_unref(Domain *domain)
         if (!domain || !g_ref_count_dec(&domain->references))
                 return;
         g_assert(!domain->connection); /* domain_remove() came first */
+        g_clear_handle_id(&domain->pid_watch, g_source_remove);
         if (domain->pidfd >= 0)
                 close(domain->pidfd);
         g_ptr_array_unref(domain->disks);

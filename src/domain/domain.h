@@ -71,7 +71,7 @@ struct Domain {
         char *name, *uuid;
         char *path;     /* of the QMP socket; NULL: it was passed as a descriptor */
         guint32 pid;    /* 0 = unknown */
-        char *instance; /* "PID-STARTTIME" */
+        char *instance; /* "BOOT/PID-STARTTIME": no two QEMUs have the same */
         char *version;
         DomainState state;
         char *reason;
@@ -89,6 +89,7 @@ struct Domain {
         QmpConnection *connection; /* also before it is ready */
         int pidfd;
         guint pid_watch, retry, retry_delay, poll;
+        gint64 connected_at; /* monotonic µs */
         gboolean poll_under_way;
         gboolean lost;       /* it was said that the connection is gone */
         DomainDone attached; /* while its first connection is made */

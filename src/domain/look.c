@@ -305,6 +305,15 @@ static void handle_run_state_event(Domain *domain, JsonObject *data, gint64 when
         query_status(domain);
 }
 
+static void handle_resume_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        (void) data;
+        (void) when;
+        /* A QEMU that stays after the guest's shutdown can be started anew. */
+        g_clear_pointer(&domain->shutdown_reason, g_free);
+        query_status(domain);
+}
+
 static void handle_shutdown_event(Domain *domain, JsonObject *data, gint64 when)
 {
         (void) when;
@@ -325,7 +334,7 @@ static const struct {
 } events[] = {
         { "JOB_STATUS_CHANGE", handle_status_event }, { "BLOCK_JOB_COMPLETED", handle_end_event },
         { "BLOCK_JOB_CANCELLED", handle_end_event },  { "BLOCK_JOB_ERROR", handle_error_event },
-        { "STOP", handle_run_state_event },           { "RESUME", handle_run_state_event },
+        { "STOP", handle_run_state_event },           { "RESUME", handle_resume_event },
         { "SUSPEND", handle_run_state_event },        { "WAKEUP", handle_run_state_event },
         { "GUEST_PANICKED", handle_run_state_event }, { "RESET", handle_run_state_event },
         { "SHUTDOWN", handle_shutdown_event },        { "DEVICE_DELETED", handle_graph_event },

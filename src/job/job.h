@@ -129,7 +129,7 @@ struct Job {
         char *top_node, *base_node; /* NULL until it is planned */
         char *source, *target;      /* image file names */
         gboolean base_was_read_only;
-        char *instance; /* which QEMU process: "PID-STARTTIME" */
+        char *instance; /* which QEMU process, as its domain says */
         Options *options;
         guint32 started_by;
         gint64 start_time; /* µs since the epoch, as all times */

@@ -6,6 +6,7 @@ what it would have heard of one: one Completed, with the result that QEMU's grap
 """
 
 import os
+import re
 
 import pytest
 
@@ -161,7 +162,7 @@ def start_until_death(lab, disk, **keywords):
     lab.service.wait_gone()
 
 
-@pytest.mark.parametrize("step", ["record-intent", "start"])
+@pytest.mark.parametrize("step", ["plan", "record-intent", "start"])
 def test_killed_before_qemu_has_the_job(lab, step):
     """Nobody was told of a job, and there is none."""
     machine, chain, disk = lab.standard()
@@ -197,6 +198,31 @@ def test_killed_before_anybody_knows_of_the_job(lab, step, auto):
         job.pivot()
     assert_outcome(lab, machine, chain, job, "completed")
     assert_images(machine, chain, "completed")
+
+
+def test_killed_before_ready_is_told(lab):
+    machine, chain, disk = lab.standard()
+    lab.service.restart(stop_at="say-ready")
+    position = lab.client.position()
+    lab.client.call_later(disk.path, "Disk", "Commit", "(a{sv})", options({"active": True}))
+    lab.service.wait_gone()
+    job = Job(lab.client, lab.client.wait_signal(ROOT, "JobNew", since=position).arguments[1])
+    assert not lab.client.heard(job.path, "Ready")
+    lab.service.start()
+    job.wait_ready()
+    assert job["ReadyTime"] > 0
+    job.pivot()
+    assert_outcome(lab, machine, chain, job, "completed")
+    assert len(lab.client.heard(job.path, "Ready")) == 1
+
+
+def test_every_step_is_covered():
+    """The kill points are the names of the steps; a new step without a test of its crash is found here."""
+    with open(os.path.join(os.path.dirname(__file__), "../../src/job/commit.c")) as source:
+        steps = re.findall(r'\{ "([a-z-]+)", \w+, (\w+) \}', source.read())
+    # A step without something to run only waits.
+    assert {name for name, run in steps if run != "NULL"} \
+        == {"plan", "record-intent", "start", "record-accepted", "announce", "say-ready", "decide", *END_STEPS}
 
 
 END_STEPS = ["record-decision", "ask", "record-target", "finalize", "look", "record-outcome", "tidy", "tell"]
@@ -265,7 +291,7 @@ def test_killed_in_an_abort_while_running(lab, step):
     assert_usable(lab, machine)
 
 
-@pytest.mark.parametrize("step", END_STEPS)
+@pytest.mark.parametrize("step", ["say-ready", "decide"] + END_STEPS)
 def test_killed_in_an_automatic_pivot(lab, step):
     """Nobody has to ask again: the caller said at the start what the end shall be."""
     machine, chain, disk = lab.standard()
