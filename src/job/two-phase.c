@@ -417,18 +417,26 @@ static void on_told_recorded(const GError *error, gpointer data)
 {
         Job *job = data;
 
+        if (!job->host) {
+                /* The domain was taken away meanwhile: told when the job is adopted. */
+                job->record.told = FALSE;
+                job_step_end(job);
+                return;
+        }
         if (error)
                 warn(job, error);
-        job_step_end(job);
-}
-
-void tell_run(Job *job)
-{
         job->concluded = TRUE;
-        job->record.told = TRUE;
         job_update_state(job);
         job_changed(job, JOB_CHANGED_RESULT | JOB_CHANGED_END |
                                  (job->error_code >= 0 || job->error_message ? JOB_CHANGED_ERROR : 0));
         job->host->observer->concluded(job, job->host->observer_data);
+        job_step_end(job);
+}
+
+/* Written first, then sent: who hears of an end may well stop the service that very moment, and its next
+ * start must not tell it again. */
+void tell_run(Job *job)
+{
+        job->record.told = TRUE;
         job_write(job, JOURNAL_RENAMED, on_told_recorded);
 }

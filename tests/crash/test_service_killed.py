@@ -7,6 +7,7 @@ what it would have heard of one: one Completed, with the result that QEMU's grap
 
 import os
 import re
+import signal
 
 import pytest
 
@@ -372,3 +373,19 @@ def test_orderly_stop_answers_who_waits(lab):
     lab.service.start()
     # The decision was recorded; it is carried out now.
     assert_outcome(lab, machine, chain, job, "completed")
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_killed_as_soon_as_the_end_is_heard(lab, attempt):
+    """By somebody who waited for just that: the next start does not tell it again."""
+    _, _, disk = lab.standard()
+    pid = lab.service.pid()
+    lab.service.disturbed = True
+    job = disk.commit(auto="pivot")
+    lab.client.wait_signal(job.path, "Completed")
+    os.kill(pid, signal.SIGKILL)
+    lab.service.wait_gone()
+    lab.service.start()
+    # What it has to tell it tells before it answers anybody.
+    assert job["Result"] == "completed" and job["State"] == "concluded"
+    assert len(job.completed()) == 1

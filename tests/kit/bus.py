@@ -237,14 +237,3 @@ class Client:
             position = self.log.index(change, position) + 1
             current = change.arguments[1][name] if name in change.arguments[1] else self.get(path, interface, name)
         return current
-
-
-class Recorder:
-    """The part of a client's log that belongs to a time of its own."""
-
-    def __init__(self, client):
-        self.client = client
-        self.since = client.position()
-
-    def signals(self, path=None, member=None):
-        return self.client.heard(path, member, self.since)

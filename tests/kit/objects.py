@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The objects of the contract, as thin as can be."""
 
-from kit.bus import ERRORS, NAME, OBJECT_MANAGER, ROOT, options
+from kit.bus import NAME, ROOT, options
 from kit.waiting import DEADLINE
 
 
@@ -125,6 +125,3 @@ class Job(Remote):
                 or result == "lost", arguments
             assert len(self.completed()) == 1
         return arguments
-
-
-__all__ = ["Disk", "Domain", "ERRORS", "Job", "Manager", "OBJECT_MANAGER", "Remote"]

@@ -16,7 +16,7 @@ BINARY = os.environ.get("QEMU", "qemu-system-x86_64")
 
 def listening_socket(path):
     """A socket that accepts from now on: who connects before QEMU runs is served as soon as it does, and once
-    one of these greets, QEMU listens at its other sockets too."""
+    it is served, QEMU listens at its other sockets too."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(8)
@@ -25,8 +25,7 @@ def listening_socket(path):
 
 
 class Machine:
-    """Monitors: one for blockjobd at `.monitor_path`, one for the tests' own look (`.qmp`), and a spare one
-    (`open_spare_monitor`) for whoever must not wait for the others."""
+    """It has two monitors: one for blockjobd at `.monitor_path`, one for the tests' own look (`.qmp`)."""
 
     def __init__(self, directory, name, suffix=""):
         self.directory = directory
@@ -34,7 +33,6 @@ class Machine:
         # A suffix tells two machines apart that come after each other under one name, at one socket.
         self.monitor_path = f"{directory}/{name}.monitor"
         self.own_path = f"{directory}/{name}{suffix}.own"
-        self.spare_path = f"{directory}/{name}{suffix}.spare"
         self.uuid = str(uuid.uuid4())
         self.arguments = []
         self.chains = {}
@@ -115,25 +113,17 @@ class Machine:
                    "-name", self.name, "-uuid", self.uuid,
                    "-chardev", f"socket,id=blockjobd,path={self.monitor_path},server=on,wait=off",
                    "-mon", "chardev=blockjobd,mode=control"]
-        listeners = []
-        for name, path in (("own", self.own_path), ("spare", self.spare_path)):
-            listener = listening_socket(path)
-            listeners.append(listener)
-            command += ["-chardev", f"socket,id={name},fd={listener.fileno()},server=on,wait=off",
-                        "-mon", f"chardev={name},mode=control"]
-        with open(self.output_path, "wb") as output:
+        listener = listening_socket(self.own_path)
+        command += ["-chardev", f"socket,id=own,fd={listener.fileno()},server=on,wait=off",
+                    "-mon", "chardev=own,mode=control"]
+        with listener, open(self.output_path, "wb") as output:
             self.process = subprocess.Popen(command + self.arguments, stdin=subprocess.DEVNULL, stdout=output,
-                                            stderr=output, pass_fds=[item.fileno() for item in listeners])
-        for listener in listeners:
-            listener.close()
+                                            stderr=output, pass_fds=[listener.fileno()])
         try:
             self.qmp = Qmp(self.own_path)
-        except (ConnectionError, OSError) as error:
+        except OSError as error:
             raise AssertionError(f"QEMU did not start: {self.output()}") from error
         return self
-
-    def open_spare_monitor(self):
-        return Qmp(self.spare_path)
 
     def output(self):
         with open(self.output_path, errors="replace") as output:
@@ -165,11 +155,11 @@ class Machine:
 
     # What the guest would do.
 
-    def write(self, target, pattern, offset, length, monitor=None):
+    def write(self, target, pattern, offset, length):
         """A guest's write. Never while a job of the disk is pending: the monitor would hang for ever."""
         seen = len(self.output())
         line = f'qemu-io {self.write_names[target]} "write -P {pattern} {offset} {length}"'
-        result = (monitor or self.qmp).human(line) + self.output()[seen:]
+        result = self.qmp.human(line) + self.output()[seen:]
         assert "wrote " in result, f"write to {target} failed: {result}"
         self.chains[target].contents[-1].fill(pattern, offset, length)
 
@@ -180,16 +170,15 @@ class Machine:
         self.qmp.execute("block-export-add", id="guest", type="nbd", node_name=node, name=target, writable=True)
         return path
 
-    def snapshot(self, target, path, monitor=None):
+    def snapshot(self, target, path):
         """What an administrator would do at another monitor: a new empty overlay on top of the disk."""
-        monitor = monitor or self.qmp
         chain = self.chains[target]
         below = self.block(target)["inserted"]["node-name"]
         chain.add(file_name=os.path.basename(path), backing=self.active_file(target), unchecked=True)
         node = f"{target}-{len(chain.layers) - 1}-{os.path.basename(path).split('.')[0]}"
-        monitor.execute("blockdev-add", driver="file", node_name=f"{node}-file", filename=path)
-        monitor.execute("blockdev-add", driver="qcow2", node_name=node, file=f"{node}-file", backing=None)
-        monitor.execute("blockdev-snapshot", node=below, overlay=node)
+        self.qmp.execute("blockdev-add", driver="file", node_name=f"{node}-file", filename=path)
+        self.qmp.execute("blockdev-add", driver="qcow2", node_name=node, file=f"{node}-file", backing=None)
+        self.qmp.execute("blockdev-snapshot", node=below, overlay=node)
         return node
 
     # What QEMU says.

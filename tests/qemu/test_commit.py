@@ -35,6 +35,10 @@ def test_pivot(lab):
     machine.kill()
     job.wait_completed("completed")
     images.assert_contents(chain.base, chain.contents[-1])
+    # And by qemu-io's own eyes: base's data, the overlay's, and what was written when the job was ready.
+    for pattern, offset, length in ((1, 0, 2 * MIB), (2, 2 * MIB, 3 * MIB), (9, 20 * MIB, MIB)):
+        assert images.has_pattern(chain.base, pattern, offset, length)
+    assert not images.has_pattern(chain.base, 1, 2 * MIB, MIB)
 
 
 def test_old_layers_leave_qemu(lab):
@@ -164,6 +168,7 @@ def test_auto_keep(lab):
     assert_guest_on(machine, disk, chain.top, chain.paths())
     machine.kill()
     images.assert_contents(chain.base, chain.contents[-1])
+    images.assert_identical(chain.base, chain.top)
 
 
 def test_early_pivot_and_then_the_right_one(lab):
