@@ -20,7 +20,7 @@ static const Layer *active_layer(const Disk *disk)
         }
 
 VALUE(append_target, "s", disk->target)
-VALUE(append_device, "s", disk->device)
+VALUE(append_device, "s", disk->device[0] == '/' ? disk->device : "")
 VALUE(append_node_name, "s", disk->chain->root)
 VALUE(append_source, "s", active_layer(disk)->source)
 VALUE(append_format, "s", active_layer(disk)->format)

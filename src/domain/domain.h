@@ -55,7 +55,7 @@ typedef struct {
 struct Disk {
         Domain *domain;
         char *target; /* its name */
-        char *device; /* what QEMU knows it by */
+        char *device; /* what QEMU knows it by: QOM path, else the BlockBackend's name */
         Chain *chain;
         Job *job; /* that runs on it, also one that QEMU has not accepted yet */
 };

@@ -178,6 +178,15 @@ static const char *choose_target(Graph *graph, const char *qdev, const char *bac
         return target;
 }
 
+/* Some devices give their QOM path, some only the id that it ends in. */
+static const char *identify(Graph *graph, const char *qdev, const char *backend)
+{
+        g_autofree char *path =
+                qdev && *qdev && *qdev != '/' ? g_strconcat("/machine/peripheral/", qdev, NULL) : NULL;
+
+        return keep(graph, path ? path : qdev && *qdev ? qdev : backend);
+}
+
 static gboolean has_id(JsonObject *device)
 {
         const char *qdev = json_string(device, "qdev");
@@ -196,7 +205,7 @@ static void read_root(Graph *graph, JsonObject *object)
                 return;
         root = g_new0(GraphRoot, 1);
         root->target = target;
-        root->device = keep(graph, qdev && *qdev ? qdev : backend);
+        root->device = identify(graph, qdev, backend);
         root->node = graph_node(graph, node);
         g_ptr_array_add(graph->roots, root);
 }

@@ -27,7 +27,7 @@ struct GraphNode {
 };
 
 typedef struct {
-        const char *device; /* QOM path or qdev id, else the BlockBackend's name: what identifies it */
+        const char *device; /* QOM path, else the BlockBackend's name: what identifies it */
         const char *target; /* the qdev id, else the BlockBackend's name; no two are alike */
         GraphNode *node;    /* NULL: no medium */
 } GraphRoot;

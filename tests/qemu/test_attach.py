@@ -112,7 +112,7 @@ def test_every_kind_of_device(lab):
     for target, chain in chains.items():
         disk = domain.disk(target)
         assert disk["Target"] == target
-        assert target in disk["Device"].split("/")
+        assert disk["Device"].startswith(f"/machine/peripheral/{target}")
         assert disk["Source"] == chain.top.path
         assert disk.sources() == chain.paths()
 

@@ -279,17 +279,21 @@ static void empty_drive(void)
 static void targets(void)
 {
         static const struct {
-                const char *qdev, *backend, *target; /* NULL: no disk of ours */
+                const char *qdev, *backend, *target, *device; /* NULL: no disk of ours */
         } cases[] = {
-                { "/machine/peripheral/vda/virtio-backend", "", "vda" },
-                { "/machine/peripheral/vda/virtio-backend", "drive0", "vda" },
-                { "/machine/peripheral/scsi0-0-0", "", "scsi0-0-0" },
-                { "/machine/peripheral/a.b-c_d", "", "a.b-c_d" },
-                { "ide0-hd0", "", "ide0-hd0" },
-                { "ide0-hd0", "drive0", "ide0-hd0" },
-                { "/machine/peripheral-anon/device[1]/virtio-backend", "drive0", "drive0" },
-                { "/machine/unattached/device[23]", "ide0-cd0", "ide0-cd0" },
-                { "", "drive0", "drive0" },
+                { "/machine/peripheral/vda/virtio-backend", "", "vda",
+                  "/machine/peripheral/vda/virtio-backend" },
+                { "/machine/peripheral/vda/virtio-backend", "drive0", "vda",
+                  "/machine/peripheral/vda/virtio-backend" },
+                { "/machine/peripheral/scsi0-0-0", "", "scsi0-0-0", "/machine/peripheral/scsi0-0-0" },
+                { "/machine/peripheral/a.b-c_d", "", "a.b-c_d", "/machine/peripheral/a.b-c_d" },
+                { "ide0-hd0", "", "ide0-hd0", "/machine/peripheral/ide0-hd0" },
+                { "ide0-hd0", "drive0", "ide0-hd0", "/machine/peripheral/ide0-hd0" },
+                { "/machine/peripheral-anon/device[1]/virtio-backend", "drive0", "drive0",
+                  "/machine/peripheral-anon/device[1]/virtio-backend" },
+                { "/machine/unattached/device[23]", "ide0-cd0", "ide0-cd0",
+                  "/machine/unattached/device[23]" },
+                { "", "drive0", "drive0", "drive0" },
                 { "", "", NULL },
         };
 
@@ -303,8 +307,7 @@ static void targets(void)
                         continue;
                 }
                 g_assert_cmpstr(only_root(graph)->target, ==, cases[i].target);
-                g_assert_cmpstr(only_root(graph)->device, ==,
-                                *cases[i].qdev ? cases[i].qdev : cases[i].backend);
+                g_assert_cmpstr(only_root(graph)->device, ==, cases[i].device);
         }
 }
 
