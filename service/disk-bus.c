@@ -119,10 +119,13 @@ void run_Disk_Commit(Request *request)
                 return;
         }
         disk = request_disk(request);
-        if (disk)
+        if (disk && !disk->domain->late_command)
                 engine_commit(disk, options, request->uid, on_started, request);
-        else
+        else {
                 g_ptr_array_unref(options);
+                if (disk)
+                        request_ask(request, disk->domain); /* which says that QEMU is late */
+        }
 }
 
 #define CONSTANT(name, type) SD_BUS_PROPERTY(name, type, get_disk_property, 0, SD_BUS_VTABLE_PROPERTY_CONST)

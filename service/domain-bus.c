@@ -136,7 +136,7 @@ void run_Domain_Suspend(Request *request)
 {
         Domain *domain = request_domain(request);
 
-        if (domain)
+        if (domain && request_ask(request, domain))
                 domain_suspend(domain, on_done, request);
 }
 
@@ -144,7 +144,7 @@ void run_Domain_Resume(Request *request)
 {
         Domain *domain = request_domain(request);
 
-        if (domain)
+        if (domain && request_ask(request, domain))
                 domain_resume(domain, on_done, request);
 }
 

@@ -125,6 +125,12 @@ const Property job_properties[] = {
         PROPERTY_TABLE_END,
 };
 
+/* A job without a host has no QEMU to ask; its own checks say so. */
+static gboolean may_ask(Request *request, const Job *job)
+{
+        return !job->host || request_ask(request, (Domain *) job->host);
+}
+
 static const OptionRule abort_rules[] = { { "force", 'b' }, { "async", 'b' }, { .key = NULL } };
 static const OptionRule pivot_rules[] = { { "async", 'b' }, { .key = NULL } };
 
@@ -140,6 +146,8 @@ static void end_job(Request *request, const OptionRule *rules)
         if (!job)
                 return;
         job_ref(job);
+        if (!may_ask(request, job))
+                return;
         async = options_flag(options, "async");
         if (!async)
                 request_wait(request, job);
@@ -180,7 +188,7 @@ void run_Job_SetSpeed(Request *request)
         Job *job = request_job(request);
         uint64_t speed;
 
-        if (!job)
+        if (!job || !may_ask(request, job))
                 return;
         sd_bus_message_read(request->message, "t", &speed);
         job_set_speed(job, speed, on_done, request);
@@ -190,7 +198,7 @@ void run_Job_Pause(Request *request)
 {
         Job *job = request_job(request);
 
-        if (job)
+        if (job && may_ask(request, job))
                 job_pause(job, on_done, request);
 }
 
@@ -198,7 +206,7 @@ void run_Job_Resume(Request *request)
 {
         Job *job = request_job(request);
 
-        if (job)
+        if (job && may_ask(request, job))
                 job_resume(job, on_done, request);
 }
 

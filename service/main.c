@@ -150,6 +150,7 @@ static int run(Daemon *daemon, const char *state_directory)
         service->callers =
                 g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify) caller_free);
         service->waiting = g_ptr_array_new();
+        service->asking = g_ptr_array_new();
         service->engine = engine_new(daemon->journal, &signals_observer, service);
         if (daemon->settle || connect_bus(daemon)) {
                 g_unix_signal_add(SIGTERM, on_signal, daemon);
@@ -174,6 +175,7 @@ static void clean_up(Daemon *daemon)
         g_clear_pointer(&service->callers, g_hash_table_unref);
         g_clear_pointer(&service->authority, authority_free);
         g_clear_pointer(&service->waiting, g_ptr_array_unref);
+        g_clear_pointer(&service->asking, g_ptr_array_unref);
         g_clear_pointer(&service->changes, g_hash_table_unref);
         service->bus = sd_bus_flush_close_unref(service->bus);
         g_clear_pointer(&daemon->loop, g_main_loop_unref);

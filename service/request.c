@@ -53,6 +53,8 @@ static void request_free(Request *request)
 
         if (caller)
                 caller->requests--;
+        g_ptr_array_remove_fast(request->service->asking, request);
+        domain_unref(request->domain);
         job_unref(request->job);
         g_free(request->about);
         g_object_unref(request->cancellable);
@@ -286,14 +288,16 @@ int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *erro
 void request_reply(Request *request)
 {
         changes_flush(request->service);
-        sd_bus_reply_method_return(request->message, NULL);
+        if (!request->answered)
+                sd_bus_reply_method_return(request->message, NULL);
         request_free(request);
 }
 
 void request_reply_object(Request *request, char *path)
 {
         changes_flush(request->service);
-        sd_bus_reply_method_return(request->message, "o", path);
+        if (!request->answered)
+                sd_bus_reply_method_return(request->message, "o", path);
         g_free(path);
         request_free(request);
 }
@@ -305,12 +309,19 @@ void request_reply_message(Request *request, sd_bus_message *reply)
         request_free(request);
 }
 
-void request_fail(Request *request, const GError *error)
+static void answer_error(Request *request, const GError *error)
 {
         g_autofree char *name = error_bus_name(error);
 
         changes_flush(request->service);
-        sd_bus_reply_method_errorf(request->message, name, "%s", error->message);
+        if (!request->answered)
+                sd_bus_reply_method_errorf(request->message, name, "%s", error->message);
+        request->answered = TRUE;
+}
+
+void request_fail(Request *request, const GError *error)
+{
+        answer_error(request, error);
         request_free(request);
 }
 
@@ -352,6 +363,27 @@ Job *request_job(Request *request)
         if (!job)
                 request_fail_new(request, BJ_ERROR_NO_SUCH_JOB, "job %s is gone", path);
         return job;
+}
+
+/* ---- requests on whose behalf QEMU is asked ---- */
+
+static GError *late_error(const Domain *domain, const char *command)
+{
+        return g_error_new(BJ_ERROR, BJ_ERROR_TIMEOUT, "QEMU of domain '%s' does not answer '%s'",
+                           domain->name, command);
+}
+
+gboolean request_ask(Request *request, Domain *domain)
+{
+        g_autoptr(GError) error = domain->late_command ? late_error(domain, domain->late_command) : NULL;
+
+        if (error) {
+                request_fail(request, error);
+                return FALSE;
+        }
+        request->domain = domain_ref(domain);
+        g_ptr_array_add(request->service->asking, request);
+        return TRUE;
 }
 
 /* ---- requests that wait for the end of a job ---- */
@@ -426,11 +458,14 @@ void requests_job_refused(Service *service, Job *job, const GError *error)
 void requests_domain_late(Service *service, Domain *domain, const char *command)
 {
         g_autoptr(GPtrArray) taken = take_waiting(service, waits_in_domain, domain);
+        g_autoptr(GError) error = late_error(domain, command);
 
         for (guint i = 0; i < taken->len; i++)
-                request_fail_new(taken->pdata[i], BJ_ERROR_TIMEOUT,
-                                 "QEMU of domain '%s' does not answer '%s'; the job goes on when it does",
-                                 domain->name, command);
+                request_fail_new(taken->pdata[i], BJ_ERROR_TIMEOUT, "%s; the job goes on when it does",
+                                 error->message);
+        for (guint i = 0; i < service->asking->len; i++)
+                if (((Request *) service->asking->pdata[i])->domain == domain)
+                        answer_error(service->asking->pdata[i], error);
 }
 
 static gboolean waits_at_all(const Request *request, gconstpointer what)

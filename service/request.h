@@ -16,8 +16,10 @@ struct Request {
         char *sender;
         guint32 uid;
         GCancellable *cancellable;
-        char *about; /* what somebody was asked to allow */
-        Job *job;    /* that a waiting request waits for */
+        char *about;    /* what somebody was asked to allow */
+        Job *job;       /* that a waiting request waits for */
+        Domain *domain; /* whose QEMU is asked on behalf of this request */
+        gboolean answered;
 };
 
 /* The handler of every method in every vtable. */
@@ -29,6 +31,10 @@ void request_reply_object(Request *request, char *path); /* takes it */
 void request_reply_message(Request *request, sd_bus_message *reply);
 void request_fail(Request *request, const GError *error);
 void request_fail_new(Request *request, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* Before a command to QEMU on behalf of the request: if QEMU misses its deadline the caller is told Timeout,
+ * and what comes later is nobody's. Ends the request and answers FALSE where QEMU is late already. */
+gboolean request_ask(Request *request, Domain *domain);
 
 /* Keeps the request until its job concludes. */
 void request_wait(Request *request, Job *job);

@@ -20,6 +20,7 @@ typedef struct {
         Authority *authority;
         GHashTable *callers; /* unique name → Caller */
         GPtrArray *waiting;  /* Request: until a job concludes */
+        GPtrArray *asking;   /* Request: until QEMU has answered a command */
         GHashTable *changes; /* object path → what PropertiesChanged has to tell */
         guint changes_idle;
 } Service;
