@@ -111,21 +111,13 @@ static void on_started(Job *job, const GError *error, gpointer data)
 void run_Disk_Commit(Request *request)
 {
         g_autoptr(GError) error = NULL;
-        Options *options = options_read(request->message, commit_rules, &error);
-        Disk *disk;
+        g_autoptr(GPtrArray) options = options_read(request->message, commit_rules, &error);
+        Disk *disk = options ? request_disk(request) : NULL;
 
-        if (!options) {
+        if (!options)
                 request_fail(request, error);
-                return;
-        }
-        disk = request_disk(request);
-        if (disk && !disk->domain->late_command)
-                engine_commit(disk, options, request->uid, on_started, request);
-        else {
-                g_ptr_array_unref(options);
-                if (disk)
-                        request_ask(request, disk->domain); /* which says that QEMU is late */
-        }
+        else if (disk && request_ask(request, disk->domain))
+                engine_commit(disk, g_steal_pointer(&options), request->uid, on_started, request);
 }
 
 #define CONSTANT(name, type) SD_BUS_PROPERTY(name, type, get_disk_property, 0, SD_BUS_VTABLE_PROPERTY_CONST)

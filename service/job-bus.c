@@ -139,7 +139,7 @@ static void end_job(Request *request, const OptionRule *rules)
         g_autoptr(GError) error = NULL;
         g_autoptr(GPtrArray) options = options_read(request->message, rules, &error);
         g_autoptr(Job) job = options ? request_job(request) : NULL;
-        gboolean async, done;
+        gboolean done;
 
         if (!options)
                 request_fail(request, error);
@@ -148,18 +148,14 @@ static void end_job(Request *request, const OptionRule *rules)
         job_ref(job);
         if (!may_ask(request, job))
                 return;
-        async = options_flag(options, "async");
-        if (!async)
-                request_wait(request, job);
         done = rules == pivot_rules ? job_pivot(job, &error)
                                     : job_abort(job, options_flag(options, "force"), &error);
-        if (async && done)
-                request_reply(request);
-        else if (!done) {
-                if (!async)
-                        g_ptr_array_remove(request->service->waiting, request);
+        if (!done)
                 request_fail(request, error);
-        }
+        else if (options_flag(options, "async"))
+                request_reply(request);
+        else
+                request_wait(request, job);
 }
 
 void run_Job_Abort(Request *request)

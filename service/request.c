@@ -77,23 +77,15 @@ typedef struct {
         char number[16];
 } Details;
 
-static Domain *domain_of_request(Request *request)
+/* Answers the domain, NULL where there is none. */
+static const Domain *fill_details(Request *request, Details *details)
 {
         const char *path = sd_bus_message_get_path(request->message);
         Job *job = job_at(request->service, path);
         Disk *disk = job ? NULL : disk_at(request->service, path);
-
-        return job    ? engine_domain(request->service->engine, job->domain)
-               : disk ? disk->domain
-                      : domain_at(request->service, path);
-}
-
-static void fill_details(Request *request, Details *details)
-{
-        const char *path = sd_bus_message_get_path(request->message);
-        Job *job = job_at(request->service, path);
-        Disk *disk = job ? NULL : disk_at(request->service, path);
-        Domain *domain = domain_of_request(request);
+        const Domain *domain = job    ? engine_domain(request->service->engine, job->domain)
+                               : disk ? disk->domain
+                                      : domain_at(request->service, path);
         const char *name = domain ? domain->name : job ? job->domain : NULL;
         guint n = 0;
 
@@ -117,17 +109,16 @@ static void fill_details(Request *request, Details *details)
                 details->pairs[n++] = all[i];
                 details->pairs[n++] = all[i + 1];
         }
+        return domain;
 }
 
 /* The very thing that a question is about, so that a yes for one machine is not used for another that has
  * come to its name in the meantime. */
 static char *describe(Request *request, Details *details)
 {
-        Domain *domain = domain_of_request(request);
-        g_autofree char *pairs = NULL;
+        const Domain *domain = fill_details(request, details);
+        g_autofree char *pairs = g_strjoinv("\n", (char **) details->pairs);
 
-        fill_details(request, details);
-        pairs = g_strjoinv("\n", (char **) details->pairs);
         return g_strdup_printf("%s\n%s", pairs, domain ? domain->instance : "");
 }
 

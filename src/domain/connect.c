@@ -143,18 +143,13 @@ void domain_remove(Domain *domain)
         g_ptr_array_set_size(domain->jobs, 0);
 }
 
-static void end_attach(Domain *domain, const GError *error)
+void domain_end_attach(Domain *domain, const GError *error)
 {
         DomainDone attached = domain->attached;
 
         domain->attached = NULL;
         if (attached)
                 attached(domain, error, domain->attached_data);
-}
-
-void domain_abandon_attach(Domain *domain, const GError *error)
-{
-        end_attach(domain, error);
 }
 
 static gboolean on_retry(gpointer data)
@@ -205,7 +200,7 @@ static void fail_connection(Domain *domain, const GError *cause)
 
         domain_drop_connection(domain);
         if (domain->attached) {
-                end_attach(domain, error);
+                domain_end_attach(domain, error);
                 return;
         }
         if (was_ready) {
@@ -256,7 +251,7 @@ static void on_late(const char *command, gpointer data)
                 job_start_is_late(jobs->pdata[i], error);
         if (domain->attached) {
                 domain_drop_connection(domain);
-                end_attach(domain, error);
+                domain_end_attach(domain, error);
         }
 }
 
@@ -270,14 +265,14 @@ static void on_first_look(Domain *domain, const GError *error, gpointer data)
         if (error && domain->attached) {
                 g_autoptr(GError) copy = g_error_copy(error);
                 domain_drop_connection(domain);
-                end_attach(domain, copy);
+                domain_end_attach(domain, copy);
                 return;
         }
         domain->connected_at = g_get_monotonic_time();
         domain_update_state(domain);
         domain_schedule_poll(domain);
         if (domain->attached)
-                end_attach(domain, NULL);
+                domain_end_attach(domain, NULL);
         else if (domain->lost)
                 domain->observer->connection_regained(domain, domain->observer_data);
         domain->lost = FALSE;

@@ -150,8 +150,8 @@ void domain_schedule_poll(Domain *domain);
 /* connect.c: the connection and what follows when it ends */
 /* `fd` is taken, -1: the socket at `path`. `attached` may be called before this returns. */
 void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data);
-/* Ends an attach that is under way with an error. */
-void domain_abandon_attach(Domain *domain, const GError *error);
+/* Ends an attach, if one is under way. */
+void domain_end_attach(Domain *domain, const GError *error);
 /* Connects a domain from its record again, with its jobs, or finds out that its QEMU is gone. */
 void domain_recover(Domain *domain);
 void domain_drop_connection(Domain *domain);

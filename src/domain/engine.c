@@ -39,7 +39,7 @@ static void let_go(Domain *domain)
                 job_start_is_late(job, error);
                 job->dropped = TRUE;
         }
-        domain_abandon_attach(domain, error);
+        domain_end_attach(domain, error);
         domain_drop_connection(domain);
 }
 

@@ -67,16 +67,21 @@ static void note_error(struct Look *look, const GError *error)
                 look->error = g_error_copy(error);
 }
 
+static void set_run_state(Domain *domain, JsonNode *result)
+{
+        if (!result || !JSON_NODE_HOLDS_OBJECT(result))
+                return;
+        g_free(domain->run_state);
+        domain->run_state = g_strdup(json_string(json_node_get_object(result), "status"));
+        domain_update_state(domain);
+}
+
 static void on_status(JsonNode *result, const GError *error, gpointer data)
 {
         struct Look *look = data;
 
         note_error(look, error);
-        if (error || !JSON_NODE_HOLDS_OBJECT(result))
-                return;
-        g_free(look->domain->run_state);
-        look->domain->run_state = g_strdup(json_string(json_node_get_object(result), "status"));
-        domain_update_state(look->domain);
+        set_run_state(look->domain, result);
 }
 
 static JsonObject *find_entry(JsonNode *result, const char *member, const char *id)
@@ -201,11 +206,8 @@ static void on_queried_status(JsonNode *result, const GError *error, gpointer da
 {
         g_autoptr(Domain) domain = data;
 
-        if (error || !JSON_NODE_HOLDS_OBJECT(result))
-                return;
-        g_free(domain->run_state);
-        domain->run_state = g_strdup(json_string(json_node_get_object(result), "status"));
-        domain_update_state(domain);
+        (void) error;
+        set_run_state(domain, result);
 }
 
 static void query_status(Domain *domain)

@@ -152,33 +152,6 @@ static void on_job_refused(Job *job, const GError *error, gpointer data)
         engine->observer->job_refused(job, error, engine->data);
 }
 
-/* Its job is still on the stack when the last one concludes. */
-typedef struct {
-        Engine *engine;
-        Domain *domain;
-} DetachedDone;
-
-static gpointer detached_done_new(Engine *engine, Domain *domain)
-{
-        DetachedDone *done = g_new(DetachedDone, 1);
-
-        *done = (DetachedDone){ engine, domain_ref(domain) };
-        return done;
-}
-
-static gboolean on_detached_done(gpointer data)
-{
-        DetachedDone *done = data;
-
-        if (engine_detached_domain(done->engine, done->domain->name) == done->domain) {
-                journal_remove(done->engine->journal, JOURNAL_DOMAINS, done->domain->name, NULL, NULL);
-                engine_forget_detached(done->engine, done->domain);
-        }
-        domain_unref(done->domain);
-        g_free(done);
-        return G_SOURCE_REMOVE;
-}
-
 static void on_job_concluded(Job *job, gpointer data)
 {
         Engine *engine = data;
@@ -192,8 +165,11 @@ static void on_job_concluded(Job *job, gpointer data)
         tell_jobs_changed(engine, domain);
         engine->observer->job_concluded(job, engine->data);
         engine_expire_finished(engine);
-        if (domain->detached && domain->jobs->len == 0)
-                g_idle_add(on_detached_done, detached_done_new(engine, domain));
+        if (domain->detached && domain->jobs->len == 0) {
+                /* Nobody needs it any more; a job whose host is gone has nothing left to do. */
+                journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
+                engine_forget_detached(engine, domain);
+        }
 }
 
 static void on_job_warning(Job *job, const char *text, gpointer data)

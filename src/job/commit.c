@@ -78,6 +78,7 @@ static const char *busy_with(const Job *job, const Chain *chain, guint depth)
 static void plan_into(Job *job, const Chain *chain, guint depth)
 {
         const Layer *top = chain_layer(chain, 0), *base = chain_layer(chain, depth);
+        const char *other_job = busy_with(job, chain, depth);
 
         if (depth == 0) {
                 plan_failed(job, BJ_ERROR_INVALID_ARGUMENT,
@@ -93,11 +94,11 @@ static void plan_into(Job *job, const Chain *chain, guint depth)
                             top->source, top->virtual_size, base->source, base->virtual_size);
                 return;
         }
-        if (busy_with(job, chain, depth)) {
+        if (other_job) {
                 plan_failed(
                         job, BJ_ERROR_JOB_ACTIVE,
                         "disk '%s' of domain '%s' is busy with QEMU's job '%s', which somebody else started",
-                        job->disk, job->domain, busy_with(job, chain, depth));
+                        job->disk, job->domain, other_job);
                 return;
         }
         job->top_node = g_strdup(top->node);
