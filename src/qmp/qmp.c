@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "qmp/output.h"
 
 #define READ_SIZE (64 * 1024)
 #define NESTING_MAX 1000 /* query-block nests a backing chain, one or two levels a layer */
@@ -31,15 +32,15 @@ struct QmpConnection {
         gpointer data;
         char *name; /* for messages: the path, or "the passed socket" */
         GSocket *socket;
-        GSource *readable, *writable, *timer;
+        GSource *readable, *timer;
         Stage stage;
         guint holds; /* handlers and replies on the stack: freeing waits for them */
         gboolean freed;
         guint32 pid;
         char *version;
         GString *input;
-        gsize scanned; /* bytes of input without a line end */
-        GString *output;
+        gsize scanned;  /* bytes of input without a line end */
+        Output *output; /* NULL where there is no socket */
         GQueue pending;
         guint64 last_id;
         gboolean late;
@@ -68,7 +69,6 @@ static void release(QmpConnection *connection)
         if (--connection->holds > 0 || !connection->freed)
                 return;
         g_string_free(connection->input, TRUE);
-        g_string_free(connection->output, TRUE);
         g_free(connection->version);
         g_free(connection->name);
         g_free(connection);
@@ -78,8 +78,8 @@ static void shut(QmpConnection *connection)
 {
         connection->stage = STAGE_CLOSED;
         clear_source(&connection->readable);
-        clear_source(&connection->writable);
         clear_source(&connection->timer);
+        g_clear_pointer(&connection->output, output_free);
         g_clear_object(&connection->socket);
 }
 
@@ -170,44 +170,7 @@ static void on_deadline(QmpConnection *connection)
         release(connection);
 }
 
-static gboolean on_writable(GSocket *socket, GIOCondition condition, gpointer data);
-
-static void flush(QmpConnection *connection)
-{
-        while (connection->output->len > 0) {
-                g_autoptr(GError) error = NULL;
-                gssize n = g_socket_send(connection->socket, connection->output->str,
-                                         connection->output->len, NULL, &error);
-
-                if (n < 0) {
-                        /* A broken connection is reported where it is read, after what QEMU still said. */
-                        if (!g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK)) {
-                                g_string_truncate(connection->output, 0);
-                                break;
-                        }
-                        if (!connection->writable) {
-                                connection->writable =
-                                        g_socket_create_source(connection->socket, G_IO_OUT, NULL);
-                                g_source_set_callback(connection->writable, G_SOURCE_FUNC(on_writable),
-                                                      connection, NULL);
-                                g_source_attach(connection->writable, NULL);
-                        }
-                        return;
-                }
-                g_string_erase(connection->output, 0, n);
-        }
-        clear_source(&connection->writable);
-}
-
-static gboolean on_writable(GSocket *socket, GIOCondition condition, gpointer data)
-{
-        (void) socket;
-        (void) condition;
-        flush(data);
-        return G_SOURCE_CONTINUE;
-}
-
-static void send_command(QmpConnection *connection, const char *command, JsonObject *arguments,
+static void send_command(QmpConnection *connection, const char *command, JsonObject *arguments, int fd,
                          QmpReply reply, gpointer data)
 {
         JsonObject *message = json_make("s:execute", command, "i:id", ++connection->last_id, NULL);
@@ -218,8 +181,6 @@ static void send_command(QmpConnection *connection, const char *command, JsonObj
                 json_object_set_object_member(message, "arguments", arguments);
         text = json_text(message);
         json_object_unref(message);
-        g_string_append_printf(connection->output, "%s\n", text);
-
         *pending = (Pending){
                 .id = connection->last_id,
                 .command = g_strdup(command),
@@ -230,15 +191,21 @@ static void send_command(QmpConnection *connection, const char *command, JsonObj
         g_queue_push_tail(&connection->pending, pending);
         if (connection->stage == STAGE_READY && connection->pending.length == 1)
                 set_timer_for_pending(connection);
-        flush(connection);
+        output_add(connection->output, g_strconcat(text, "\n", NULL), fd);
+}
+
+void qmp_execute_fd(QmpConnection *connection, const char *command, JsonObject *arguments, int fd,
+                    QmpReply reply, gpointer data)
+{
+        /* Callers hold a connection only between `ready` and `lost`. */
+        g_assert(connection->stage == STAGE_READY);
+        send_command(connection, command, arguments, fd, reply, data);
 }
 
 void qmp_execute(QmpConnection *connection, const char *command, JsonObject *arguments, QmpReply reply,
                  gpointer data)
 {
-        /* Callers hold a connection only between `ready` and `lost`. */
-        g_assert(connection->stage == STAGE_READY);
-        send_command(connection, command, arguments, reply, data);
+        qmp_execute_fd(connection, command, arguments, -1, reply, data);
 }
 
 static void on_negotiated(JsonNode *result, const GError *error, gpointer data)
@@ -271,7 +238,7 @@ static gboolean handle_greeting(QmpConnection *connection, JsonObject *message)
                 (int) json_integer(numbers, "micro"), package && *package ? " (" : "",
                 package ? package : "", package && *package ? ")" : "");
         connection->stage = STAGE_NEGOTIATING;
-        send_command(connection, "qmp_capabilities", NULL, on_negotiated, connection);
+        send_command(connection, "qmp_capabilities", NULL, -1, on_negotiated, connection);
         return TRUE;
 }
 
@@ -425,7 +392,6 @@ QmpConnection *qmp_connection_new(const QmpHandlers *handlers, gpointer data)
         connection->handlers = handlers;
         connection->data = data;
         connection->input = g_string_new(NULL);
-        connection->output = g_string_new(NULL);
         connection->stage = STAGE_CLOSED;
         g_queue_init(&connection->pending);
         return connection;
@@ -442,6 +408,7 @@ static void start(QmpConnection *connection, GSocket *socket, const char *name)
         if (getsockopt(g_socket_get_fd(socket), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0)
                 connection->pid = (guint32) peer.pid;
         g_socket_set_blocking(socket, FALSE);
+        connection->output = output_new(socket);
         connection->readable = g_socket_create_source(socket, G_IO_IN, NULL);
         g_source_set_callback(connection->readable, G_SOURCE_FUNC(on_readable), connection, NULL);
         g_source_attach(connection->readable, NULL);

@@ -48,6 +48,13 @@ void qmp_connection_free(QmpConnection *connection);
 void qmp_execute(QmpConnection *connection, const char *command, JsonObject *arguments, QmpReply reply,
                  gpointer data);
 
+/* The same with a descriptor, which goes out together with the first byte of the command. QEMU keeps the one
+ * that came last until a command takes it, as "add-fd" does. `fd` is duplicated: the caller's stays his, and
+ * the duplicate is closed once it was sent or the connection has ended. Where it cannot be duplicated the
+ * command goes without it, and QEMU says that none was supplied. */
+void qmp_execute_fd(QmpConnection *connection, const char *command, JsonObject *arguments, int fd,
+                    QmpReply reply, gpointer data);
+
 /* Process at the other end as the kernel knows it (who listens), 0 where it is not told. */
 guint32 qmp_connection_pid(QmpConnection *connection);
 

@@ -72,6 +72,19 @@ static void execute_on_a_broken_pipe(void)
                 expect_line_starts(monitor, "reply ");
 }
 
+/* What cannot be sent ends the connection, or the command would stay without a reply for ever. */
+static void execute_to_deaf_ears(void)
+{
+        g_autoptr(Monitor) monitor = monitor_new_ready();
+
+        monitor_say(monitor, "{\"event\": \"STOP\"}\n");
+        g_assert_no_errno(shutdown(monitor->peer, SHUT_RD));
+        monitor_execute(monitor, "query-jobs", NULL, 0);
+        expect_line(monitor, "event STOP {} 0");
+        expect_line_starts(monitor, "lost Disconnected: ");
+        expect_line_starts(monitor, "reply 0 " LOST);
+}
+
 static void closed_before_the_greeting(void)
 {
         g_autoptr(Monitor) monitor = monitor_new();
@@ -510,6 +523,7 @@ int main(int argc, char **argv)
         g_test_add_func("/qmp-end/closed/at-once", closed);
         g_test_add_func("/qmp-end/closed/last-words", closed_after_last_words);
         g_test_add_func("/qmp-end/closed/broken-pipe", execute_on_a_broken_pipe);
+        g_test_add_func("/qmp-end/closed/deaf", execute_to_deaf_ears);
         g_test_add_func("/qmp-end/closed/before-greeting", closed_before_the_greeting);
         g_test_add_func("/qmp-end/closed/in-negotiation", closed_in_negotiation);
         g_test_add_func("/qmp-end/closed/half-a-reply", reply_cut_in_half);
