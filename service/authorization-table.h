@@ -14,6 +14,13 @@
         X(Domain, Suspend, ACTION_MANAGE_DOMAINS)         \
         X(Domain, Resume, ACTION_MANAGE_DOMAINS)          \
         X(Disk, Commit, ACTION_START_JOB)                 \
+        X(Disk, Copy, ACTION_WRITE_PATH)                  \
+        X(Disk, CopyToFd, ACTION_START_JOB)               \
+        X(Disk, Pull, ACTION_START_JOB)                   \
+        X(Disk, Backup, ACTION_WRITE_PATH)                \
+        X(Disk, BackupToFd, ACTION_START_JOB)             \
+        X(Disk, Snapshot, ACTION_START_JOB)               \
+        X(Disk, Resize, ACTION_START_JOB)                 \
         X(Job, Abort, ACTION_MANAGE_JOB)                  \
         X(Job, Pivot, ACTION_MANAGE_JOB)                  \
         X(Job, SetSpeed, ACTION_MANAGE_JOB)               \

@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "service.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "job/backup.h"
+#include "job/commit.h"
+#include "job/copy.h"
+#include "job/pull.h"
+#include "job/resize.h"
+#include "job/snapshot.h"
 #include "options.h"
 #include "request.h"
 
@@ -80,8 +91,14 @@ const Property disk_properties[] = {
         { "Job", "o", append_job },           PROPERTY_TABLE_END,
 };
 
+/* ---- methods: the options of each, as data ---- */
+
 static const char *const auto_values[] = { "pivot", "keep", NULL };
 static const char *const on_error_values[] = { "report", "ignore", "stop", "enospc", NULL };
+static const char *const format_values[] = { "qcow2", "raw", NULL };
+static const char *const overlay_format_values[] = { "qcow2", NULL };
+static const char *const mode_values[] = { "background", "write-blocking", NULL };
+static const char *const sync_values[] = { "full", "top", NULL };
 
 static const OptionRule commit_rules[] = {
         { "base", 's' },
@@ -90,6 +107,7 @@ static const OptionRule commit_rules[] = {
         { "active", 'b' },
         { "auto", 's', .values = auto_values },
         { "delete", 'b' },
+        { "keep-top", 'b' },
         { "relative", 'b' },
         { "backing", 's' },
         { "speed", 't', .maximum = G_MAXINT64 },
@@ -97,6 +115,50 @@ static const OptionRule commit_rules[] = {
         { "force", 'b' },
         { .key = NULL },
 };
+
+#define COPY_RULES                                                                              \
+        { "format", 's', .values = format_values }, { "shallow", 'b' },                         \
+                { "auto", 's', .values = auto_values }, { "mode", 's', .values = mode_values }, \
+                { "speed", 't', .maximum = G_MAXINT64 }, { "granularity", 'u' },                \
+                { "buffer", 't', .maximum = G_MAXINT64 },                                       \
+                { "on-source-error", 's', .values = on_error_values },                          \
+                { "on-target-error", 's', .values = on_error_values },                          \
+        {                                                                                       \
+                "relative", 'b'                                                                 \
+        }
+static const OptionRule copy_rules[] = { COPY_RULES, { "reuse", 'b' }, { .key = NULL } };
+static const OptionRule copy_to_descriptor_rules[] = { COPY_RULES, { .key = NULL } };
+
+static const OptionRule pull_rules[] = {
+        { "base", 's' },
+        { "top", 's' },
+        { "relative", 'b' },
+        { "backing", 's' },
+        { "speed", 't', .maximum = G_MAXINT64 },
+        { "on-error", 's', .values = on_error_values },
+        { .key = NULL },
+};
+
+/* BackupToFd takes all of it: the contract names no exception. */
+static const OptionRule backup_rules[] = {
+        { "format", 's', .values = format_values },
+        { "reuse", 'b' },
+        { "sync", 's', .values = sync_values },
+        { "compress", 'b' },
+        { "speed", 't', .maximum = G_MAXINT64 },
+        { "on-source-error", 's', .values = on_error_values },
+        { "on-target-error", 's', .values = on_error_values },
+        { .key = NULL },
+};
+
+static const OptionRule snapshot_rules[] = {
+        { "format", 's', .values = overlay_format_values },
+        { "reuse", 'b' },
+        { "relative", 'b' },
+        { .key = NULL },
+};
+
+static const OptionRule resize_rules[] = { { "shrink", 'b' }, { .key = NULL } };
 
 static void on_started(Job *job, const GError *error, gpointer data)
 {
@@ -108,16 +170,102 @@ static void on_started(Job *job, const GError *error, gpointer data)
                 request_reply_object(request, job_path(job));
 }
 
-void run_Disk_Commit(Request *request)
+static void on_done(Job *job, const GError *error, gpointer data)
+{
+        Request *request = data;
+
+        (void) job;
+        if (error)
+                request_fail(request, error);
+        else
+                request_reply(request);
+}
+
+/* What comes before the options in the message has been read: `target` or a copy of `fd`, which is taken, or
+ * neither. `name` and `number` add one more option that is an argument on the bus; NULL = none. */
+static void start(Request *request, const JobDriver *driver, const OptionRule *rules, const char *target,
+                  int fd, const char *name, guint64 number)
 {
         g_autoptr(GError) error = NULL;
-        g_autoptr(GPtrArray) options = options_read(request->message, commit_rules, &error);
+        g_autoptr(GPtrArray) options = options_read(request->message, rules, &error);
         Disk *disk = options ? request_disk(request) : NULL;
 
         if (!options)
                 request_fail(request, error);
-        else if (disk && request_ask(request, disk->domain))
-                engine_commit(disk, g_steal_pointer(&options), request->uid, on_started, request);
+        if (!disk || !request_ask(request, disk->domain)) {
+                if (fd >= 0)
+                        close(fd);
+                return;
+        }
+        if (name)
+                options_add(options, name, 't', NULL, number);
+        engine_start_job(disk, driver, g_steal_pointer(&options), target, fd, request->uid,
+                         driver->silent ? on_done : on_started, request);
+}
+
+static void start_with_target(Request *request, const JobDriver *driver, const OptionRule *rules)
+{
+        const char *target = NULL;
+
+        sd_bus_message_read(request->message, "s", &target);
+        start(request, driver, rules, target, -1, NULL, 0);
+}
+
+static void start_with_descriptor(Request *request, const JobDriver *driver, const OptionRule *rules)
+{
+        int fd = -1;
+
+        /* The message owns what it holds. */
+        sd_bus_message_read(request->message, "h", &fd);
+        fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+                request_fail_new(request, BJ_ERROR_LIMIT_EXCEEDED, "no descriptors left: %s",
+                                 g_strerror(errno));
+        else
+                start(request, driver, rules, NULL, fd, NULL, 0);
+}
+
+void run_Disk_Commit(Request *request)
+{
+        start(request, &active_commit_driver, commit_rules, NULL, -1, NULL, 0);
+}
+
+void run_Disk_Copy(Request *request)
+{
+        start_with_target(request, &copy_driver, copy_rules);
+}
+
+void run_Disk_CopyToFd(Request *request)
+{
+        start_with_descriptor(request, &copy_driver, copy_to_descriptor_rules);
+}
+
+void run_Disk_Pull(Request *request)
+{
+        start(request, &pull_driver, pull_rules, NULL, -1, NULL, 0);
+}
+
+void run_Disk_Backup(Request *request)
+{
+        start_with_target(request, &backup_driver, backup_rules);
+}
+
+void run_Disk_BackupToFd(Request *request)
+{
+        start_with_descriptor(request, &backup_driver, backup_rules);
+}
+
+void run_Disk_Snapshot(Request *request)
+{
+        start_with_target(request, &snapshot_driver, snapshot_rules);
+}
+
+void run_Disk_Resize(Request *request)
+{
+        uint64_t size = 0;
+
+        sd_bus_message_read(request->message, "t", &size);
+        start(request, &resize_driver, resize_rules, NULL, -1, "size", size);
 }
 
 #define CONSTANT(name, type) SD_BUS_PROPERTY(name, type, get_disk_property, 0, SD_BUS_VTABLE_PROPERTY_CONST)
@@ -127,6 +275,20 @@ void run_Disk_Commit(Request *request)
 const sd_bus_vtable disk_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("Commit", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("o", job),
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Copy", SD_BUS_ARGS("s", target, "a{sv}", options), SD_BUS_RESULT("o", job),
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("CopyToFd", SD_BUS_ARGS("h", target, "a{sv}", options),
+                                SD_BUS_RESULT("o", job), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Pull", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("o", job),
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Backup", SD_BUS_ARGS("s", target, "a{sv}", options),
+                                SD_BUS_RESULT("o", job), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("BackupToFd", SD_BUS_ARGS("h", target, "a{sv}", options),
+                                SD_BUS_RESULT("o", job), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Snapshot", SD_BUS_ARGS("s", overlay, "a{sv}", options), SD_BUS_NO_RESULT,
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Resize", SD_BUS_ARGS("t", size, "a{sv}", options), SD_BUS_NO_RESULT,
                                 request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
         CONSTANT("Domain", "o"),
         CONSTANT("Target", "s"),

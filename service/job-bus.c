@@ -33,20 +33,8 @@ VALUE(append_start_time, "t", job->start_time)
 VALUE(append_ready_time, "t", job->ready_time)
 VALUE(append_end_time, "t", job->concluded ? job->end_time : (gint64) 0)
 VALUE(append_guest_hold, "t", job->hold)
-
-static int append_origin(sd_bus_message *reply, const void *object, Service *service)
-{
-        (void) object;
-        (void) service;
-        return sd_bus_message_append(reply, "s", "blockjobd");
-}
-
-static int append_mode(sd_bus_message *reply, const void *object, Service *service)
-{
-        (void) object;
-        (void) service;
-        return sd_bus_message_append(reply, "s", "background");
-}
+VALUE(append_origin, "s", job->driver->external ? "external" : "blockjobd")
+VALUE(append_mode, "s", job->mode)
 
 /* By name, also while that domain is not attached: it may come back. */
 static int append_domain(sd_bus_message *reply, const void *object, Service *service)
@@ -59,10 +47,11 @@ static int append_domain(sd_bus_message *reply, const void *object, Service *ser
 
 static int append_disk(sd_bus_message *reply, const void *object, Service *service)
 {
-        g_autofree char *path = job_disk_path(object);
+        const Job *job = object;
+        g_autofree char *path = *job->disk ? job_disk_path(job) : NULL;
 
         (void) service;
-        return sd_bus_message_append(reply, "o", path);
+        return sd_bus_message_append(reply, "o", path ? path : "/");
 }
 
 static int append_error(sd_bus_message *reply, const void *object, Service *service)
@@ -211,7 +200,7 @@ void run_Job_SetMode(Request *request)
         Job *job = request_job(request);
         const char *mode;
 
-        if (!job)
+        if (!job || !may_ask(request, job))
                 return;
         sd_bus_message_read(request->message, "s", &mode);
         job_set_mode(job, mode, on_done, request);

@@ -52,6 +52,7 @@ static void add_job(Record *record, const Job *job)
         add(record, "BLOCKJOB_RESULT", job_result_name(job->record.result));
         add(record, "BLOCKJOB_SOURCE", job->source);
         add(record, "BLOCKJOB_TARGET", job->target);
+        add(record, "BLOCKJOB_IMAGE", job_disk_image(job));
         add_number(record, "BLOCKJOB_CALLER_UID", job->started_by);
         add(record, "BLOCKJOB_ERROR", job->error_message);
 }

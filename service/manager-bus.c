@@ -19,7 +19,8 @@ static int append_capabilities(sd_bus_message *reply, const void *object, Servic
 {
         (void) object;
         (void) service;
-        return sd_bus_message_append(reply, "as", 2, "attach", "active-commit");
+        return sd_bus_message_append(reply, "as", 9, "attach", "active-commit", "commit", "copy", "pull",
+                                     "backup", "snapshot", "resize", "external-jobs");
 }
 
 static int append_domains(sd_bus_message *reply, const void *object, Service *service)

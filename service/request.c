@@ -77,6 +77,31 @@ typedef struct {
         char number[16];
 } Details;
 
+/* What a method of a disk starts, and whether its first argument is the image that it writes. */
+static const struct {
+        void (*run)(Request *request);
+        const char *job_type;
+        gboolean has_target;
+} disk_methods[] = {
+        { run_Disk_Commit, "active-commit" },    { run_Disk_Copy, "copy", TRUE },
+        { run_Disk_CopyToFd, "copy" },           { run_Disk_Pull, "pull" },
+        { run_Disk_Backup, "backup", TRUE },     { run_Disk_BackupToFd, "backup" },
+        { run_Disk_Snapshot, "snapshot", TRUE }, { run_Disk_Resize, "resize" },
+};
+
+/* Fills in `target` where the method has one. */
+static const char *job_type_of(const Request *request, const char **target)
+{
+        for (guint i = 0; i < G_N_ELEMENTS(disk_methods); i++) {
+                if (request->method->run != disk_methods[i].run)
+                        continue;
+                if (disk_methods[i].has_target)
+                        sd_bus_message_read(request->message, "s", target);
+                return disk_methods[i].job_type;
+        }
+        return NULL;
+}
+
 /* Answers the domain, NULL where there is none. */
 static const Domain *fill_details(Request *request, Details *details)
 {
@@ -87,6 +112,8 @@ static const Domain *fill_details(Request *request, Details *details)
                                : disk ? disk->domain
                                       : domain_at(request->service, path);
         const char *name = domain ? domain->name : job ? job->domain : NULL;
+        const char *target = job ? job->target : NULL;
+        const char *job_type = job ? job->driver->type : job_type_of(request, &target);
         guint n = 0;
 
         *details = (Details){ 0 };
@@ -99,8 +126,8 @@ static const Domain *fill_details(Request *request, Details *details)
                 "domain_name",    name,
                 "domain_uuid",    domain ? domain->uuid : NULL,
                 "disk",           job ? job->disk : disk ? disk->target : NULL,
-                "job_type",       job ? job->driver->type : disk ? "active-commit" : NULL,
-                "target",         job ? job->target : NULL,
+                "job_type",       job_type,
+                "target",         target,
                 "started_by_uid", job ? details->number : NULL,
         };
         for (guint i = 0; i < G_N_ELEMENTS(all); i += 2) {

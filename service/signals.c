@@ -45,6 +45,7 @@ static const ChangeRow job_rows[] = {
         { JOB_CHANGED_END, { "EndTime" } },
         { JOB_CHANGED_ERROR, { "Error" } },
         { JOB_CHANGED_HOLD, { "GuestHold" } },
+        { JOB_CHANGED_MODE, { "Mode" } },
         { 0 },
 };
 
@@ -237,7 +238,6 @@ static void on_job_concluded(Job *job, gpointer data)
 {
         Service *service = data;
         g_autofree char *path = job_path(job), *error = error_bus_name_of_code(job->error_code);
-        gboolean target = job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED;
 
         changes_flush(service);
         sd_bus_emit_signal(service->bus, path, INTERFACE("Job"), "Completed", "sss",
@@ -248,9 +248,8 @@ static void on_job_concluded(Job *job, gpointer data)
         requests_job_concluded(service, job);
         log_event(LOG_NOTICE, message_of_result(job->record.result), (Domain *) job->host, job, NULL,
                   "%s '%s' of disk '%s' of domain '%s': %s, the disk is '%s'%s%s", job->driver->type,
-                  job->id, job->disk, job->domain, job_result_name(job->record.result),
-                  target ? job->target : job->source, job->error_message ? "; " : "",
-                  job->error_message ? job->error_message : "");
+                  job->id, job->disk, job->domain, job_result_name(job->record.result), job_disk_image(job),
+                  job->error_message ? "; " : "", job->error_message ? job->error_message : "");
 }
 
 static void on_jobs_changed(gpointer data)

@@ -38,3 +38,7 @@ GQuark bj_error_quark(void);
 
 /* The name on the bus, without its prefix. Errors of other domains are "Failed". */
 const char *bj_error_name(const GError *error);
+
+/* The code that QEMU's own text stands for: ImageInUse for a lock that somebody else holds, NoSpace, else
+ * QemuError. QEMU has no codes for these; the texts are those of 7.2 to 11.1. */
+int bj_error_of_qemu(const char *text);

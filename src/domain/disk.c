@@ -106,12 +106,15 @@ static gboolean set_chain(Disk *disk, Chain *chain)
         return !same_images(old, chain);
 }
 
-gboolean disk_cut_chain(Disk *disk, const char *source)
+gboolean disk_take_pivot(Disk *disk, const Job *job)
 {
-        for (guint i = 1; i < disk->chain->layers->len; i++)
-                if (strcmp(chain_layer(disk->chain, i)->source, source) == 0)
-                        return set_chain(disk, chain_copy_below(disk->chain, i));
-        return FALSE;
+        Chain *chain = NULL;
+
+        /* It has been done already where the disk is another image than the one that the job began with. */
+        if (strcmp(disk_source(disk), job->source) == 0)
+                chain = chain_pivoted(disk->chain, job->below ? job->below : "",
+                                      job->driver->adds_layer ? job->target : NULL, job->target_format);
+        return chain && set_chain(disk, chain);
 }
 
 static Disk *disk_of_device(Domain *domain, const char *device)

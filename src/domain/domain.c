@@ -29,6 +29,7 @@ Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_ca
         domain->reason = g_strdup("");
         domain->state = DOMAIN_DISCONNECTED;
         domain->disks = g_ptr_array_new_with_free_func((GDestroyNotify) disk_free);
+        domain->paths = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
         domain->jobs = g_ptr_array_new_with_free_func((GDestroyNotify) job_unref);
         domain->pidfd = -1;
         return domain;
@@ -50,7 +51,10 @@ void domain_unref(Domain *domain)
                 close(domain->pidfd);
         g_ptr_array_unref(domain->disks);
         g_ptr_array_unref(domain->jobs);
+        g_hash_table_unref(domain->paths);
         g_clear_pointer(&domain->look_next, g_array_unref);
+        g_clear_pointer(&domain->save_waiters, g_array_unref);
+        g_clear_pointer(&domain->jobs_seen, json_node_unref);
         graph_free(domain->host.graph);
         capabilities_unref(domain->host.capabilities);
         g_hash_table_unref(domain->capability_cache);
@@ -67,6 +71,16 @@ Job *domain_job_by_qemu_id(Domain *domain, const char *id)
         for (guint i = 0; id && i < domain->jobs->len; i++) {
                 Job *job = domain->jobs->pdata[i];
                 if (strcmp(job->qemu_id, id) == 0)
+                        return job;
+        }
+        return NULL;
+}
+
+Job *domain_job_by_part_id(Domain *domain, const char *id)
+{
+        for (guint i = 0; id && i < domain->jobs->len; i++) {
+                Job *job = domain->jobs->pdata[i];
+                if (g_strcmp0(job->part_id, id) == 0)
                         return job;
         }
         return NULL;

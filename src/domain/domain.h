@@ -79,11 +79,13 @@ struct Domain {
         char *run_state;       /* QEMU's word */
         gboolean gone;         /* that QEMU is no more */
         gboolean removed;
+        gboolean shown;    /* the world knows of it */
         gboolean detached; /* by force: kept, unseen, for the jobs that go on in QEMU */
         char *late_command;
 
-        GPtrArray *disks; /* Disk */
-        GPtrArray *jobs;  /* Job, those that have not concluded */
+        GPtrArray *disks;  /* Disk */
+        GHashTable *paths; /* of files that QEMU was passed as descriptors: "/dev/fdset/N" → path */
+        GPtrArray *jobs;   /* Job, those that have not concluded */
 
         /* connection */
         QmpConnection *connection; /* also before it is ready */
@@ -97,12 +99,15 @@ struct Domain {
 
         /* looks */
         struct Look *look;
-        GArray *look_next; /* who waits for the look after the one under way */
+        GArray *look_next;   /* who waits for the look after the one under way */
+        gboolean looked;     /* over this connection */
+        JsonNode *jobs_seen; /* query-jobs of the last look, until it is searched for jobs of others */
 
         /* record */
         gboolean saving, save_again;
         DomainDone saved; /* of the next save, once */
         gpointer saved_data;
+        GArray *save_waiters; /* Saver: jobs that wait for the save after the one under way */
 };
 
 /* The files from the lowest to the highest: each uses only those before it. */
@@ -116,8 +121,8 @@ const char *disk_source(const Disk *disk);
 /* These answer whether a disk is made of other images now, so that the domain's record is old.
  * As QEMU's graph says: */
 gboolean domain_update_disks(Domain *domain);
-/* After QEMU went away: the layers above the image `source` are no part of the disk. */
-gboolean disk_cut_chain(Disk *disk, const char *source);
+/* Where QEMU cannot be asked any more: what the job's record says of a pivot. */
+gboolean disk_take_pivot(Disk *disk, const Job *job);
 
 /* domain.c */
 Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_cache);
@@ -125,6 +130,8 @@ Domain *domain_ref(Domain *domain);
 void domain_unref(Domain *domain);
 const char *domain_state_name(DomainState state);
 Job *domain_job_by_qemu_id(Domain *domain, const char *id);
+/* The job of which QEMU's job `id` is but a part. */
+Job *domain_job_by_part_id(Domain *domain, const char *id);
 void domain_add_job(Domain *domain, Job *job);
 void domain_drop_job(Domain *domain, Job *job);
 /* A list that stays while the jobs come to their ends. */
@@ -137,6 +144,13 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
                          GHashTable *capability_cache);
 /* Sooner or later, synced; once at a time. */
 void domain_save(Domain *domain);
+/* For a job's host: QEMU calls the file at `path` /dev/fdset/`fdset` from now on. */
+void domain_host_passed(JobHost *host, gint64 fdset, const char *path);
+/* For a job's host: with what the job made of its disk. */
+void domain_host_save(JobHost *host, Job *job, JobLooked saved);
+
+/* external.c: jobs of somebody else, as the last look found them, get their place */
+void domain_find_external_jobs(Domain *domain);
 
 /* look.c: asking QEMU, and its events */
 void domain_look(Domain *domain, Job *job, JobLooked looked);

@@ -6,7 +6,6 @@
 
 #include "base/error.h"
 #include "domain/engine-private.h"
-#include "job/commit.h"
 
 Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data)
 {
@@ -147,8 +146,10 @@ static void on_attach_saved(Domain *domain, const GError *error, gpointer data)
         g_ptr_array_add(engine->domains, domain);
         engine->observer->domain_added(domain, engine->data);
         attach_end(attach, domain, NULL);
-        /* Jobs of an earlier time with this domain. */
+        /* Jobs of an earlier time with this domain, and of somebody else. */
         engine_adopt_jobs(engine, domain);
+        domain->shown = TRUE;
+        domain_find_external_jobs(domain);
 }
 
 static void on_attached(Domain *domain, const GError *error, gpointer data)
@@ -264,36 +265,44 @@ void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone do
 
 /* ---- jobs ---- */
 
-static void no_job(JobStarted started, gpointer data, GError *error)
+static gboolean check_start(const Disk *disk, GError **error)
 {
-        started(NULL, error, data);
-        g_error_free(error);
-}
-
-void engine_commit(Disk *disk, Options *options, guint32 uid, JobStarted started, gpointer data)
-{
-        Domain *domain = disk->domain;
-        g_autoptr(GPtrArray) given = options;
-        GError *error = NULL;
+        const Domain *domain = disk->domain;
 
         if (domain->gone)
-                error = g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' is %s", domain->name,
-                                    domain_state_name(domain->state));
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' is %s", domain->name,
+                            domain_state_name(domain->state));
+        else if (disk->job && disk->job->driver->external)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                            "disk '%s' of domain '%s' is busy with job '%s' (QEMU's '%s'), which somebody "
+                            "else started",
+                            disk->target, domain->name, disk->job->id, disk->job->qemu_id);
         else if (disk->job)
-                error = g_error_new(BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
-                                    "disk '%s' of domain '%s' is busy with job '%s'", disk->target,
-                                    domain->name, disk->job->id);
+                g_set_error(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                            "disk '%s' of domain '%s' is busy with %s '%s'", disk->target, domain->name,
+                            disk->job->driver->silent ? disk->job->driver->type : "job", disk->job->id);
         else if (domain->jobs->len >= JOBS_PER_DOMAIN_MAX)
-                error = g_error_new(BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "domain '%s' has %d jobs already",
-                                    domain->name, JOBS_PER_DOMAIN_MAX);
+                g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "domain '%s' has %d jobs already",
+                            domain->name, JOBS_PER_DOMAIN_MAX);
         else
-                commit_check_options(given, disk->target, &error);
-        if (error) {
-                no_job(started, data, error);
+                return TRUE;
+        return FALSE;
+}
+
+void engine_start_job(Disk *disk, const JobDriver *driver, Options *options, const char *target, int fd,
+                      guint32 uid, JobStarted started, gpointer data)
+{
+        Domain *domain = disk->domain;
+        g_autoptr(Job) job = job_new(driver, domain->name, disk->target, disk->device);
+        g_autoptr(GError) error = NULL;
+
+        job->options = options;
+        if (target || fd >= 0)
+                job_set_target(job, target, fd);
+        if (!check_start(disk, &error) || (driver->check && !driver->check(job, &error))) {
+                started(NULL, error, data);
                 return;
         }
-        g_autoptr(Job) job = job_new(&active_commit_driver, domain->name, disk->target, disk->device);
-        job->options = g_steal_pointer(&given);
         job->started_by = uid;
         job->speed = options_number(job->options, "speed");
         job->instance = g_strdup(domain->instance);

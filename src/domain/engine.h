@@ -70,9 +70,12 @@ void engine_attach(Engine *engine, const char *name, const char *path, int fd, D
 /* `done` when it is so on stable storage too. Errors: JobActive, Failed. */
 void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone done, gpointer data);
 
-/* `options` is taken. Errors: InvalidArgument, NotSupported, JobActive, NoSuchImage, Ambiguous,
- * InvalidState, Disconnected, LimitExceeded, QemuError. */
-void engine_commit(Disk *disk, Options *options, guint32 uid, JobStarted started, gpointer data);
+/* `options` is taken. `target` is the image that a copy, backup or snapshot makes, NULL for other jobs;
+ * `fd`, which is taken, is one instead of that, or -1. `started` is called once QEMU has accepted the job,
+ * and for a silent one at its end. Errors: InvalidArgument, NotSupported, JobActive, NoSuchImage, Ambiguous,
+ * Exists, ImageInUse, NoSpace, InvalidState, Disconnected, LimitExceeded, QemuError. */
+void engine_start_job(Disk *disk, const JobDriver *driver, Options *options, const char *target, int fd,
+                      guint32 uid, JobStarted started, gpointer data);
 
 /* `done` as above. Errors: InvalidState where it has not ended, Failed. */
 void engine_dismiss(Engine *engine, Job *job, JobDone done, gpointer data);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "domain/domain.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -22,7 +23,9 @@ struct Look {
         Domain *domain;
         GArray *waiters;
         JsonNode *block, *nodes;
-        GError *error; /* the first one */
+        GError *error;                  /* the first one */
+        gboolean careful;               /* the jobs are seen before QEMU is asked for its graph */
+        gboolean graph_is_out_of_reach; /* and because of what was seen it is not */
 };
 
 static void start(Domain *domain);
@@ -32,15 +35,18 @@ static void finish(struct Look *look)
         g_autoptr(Domain) domain = domain_ref(look->domain);
 
         domain->look = NULL;
-        if (!look->error && !domain->removed) {
+        domain->looked = !look->error;
+        if ((!look->error || look->graph_is_out_of_reach) && !domain->removed) {
                 g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
 
-                if (domain_update_disks(domain))
+                if (!look->error && domain_update_disks(domain))
                         domain_save(domain);
                 for (guint i = 0; i < jobs->len; i++)
                         ((Job *) jobs->pdata[i])->synced = TRUE;
                 for (guint i = 0; i < jobs->len; i++)
                         job_advance(jobs->pdata[i]);
+                if (!look->error && domain->shown)
+                        domain_find_external_jobs(domain);
         }
         for (guint i = 0; i < look->waiters->len; i++) {
                 Waiter *waiter = &g_array_index(look->waiters, Waiter, i);
@@ -94,15 +100,48 @@ static JsonObject *find_entry(JsonNode *result, const char *member, const char *
         return NULL;
 }
 
+/* QEMU 7.2 crashes when it is asked for its nodes while it keeps a block-stream that is over. */
+static void note_kept_stream(struct Look *look, JsonNode *result)
+{
+        JsonArray *jobs = JSON_NODE_HOLDS_ARRAY(result) ? json_node_get_array(result) : NULL;
+
+        for (guint i = 0; jobs && !look->error && i < json_array_get_length(jobs); i++) {
+                JsonObject *job = json_element(jobs, i);
+
+                if (g_strcmp0(json_string(job, "type"), "stream") == 0 &&
+                    g_strcmp0(json_string(job, "status"), "concluded") == 0) {
+                        look->graph_is_out_of_reach = TRUE;
+                        look->error = g_error_new(
+                                BJ_ERROR, BJ_ERROR_INVALID_STATE,
+                                "QEMU of domain '%s' keeps its job '%s', which is over, until somebody "
+                                "dismisses it: "
+                                "as long as it does so it cannot be asked for its graph without danger",
+                                look->domain->name, json_string(job, "id"));
+                }
+        }
+}
+
+static void ask_graph(struct Look *look);
+
 static void on_jobs(JsonNode *result, const GError *error, gpointer data)
 {
         struct Look *look = data;
 
         note_error(look, error);
+        g_clear_pointer(&look->domain->jobs_seen, json_node_unref);
+        look->domain->jobs_seen = error ? NULL : json_node_ref(result);
         for (guint i = 0; !error && i < look->domain->jobs->len; i++) {
                 Job *job = look->domain->jobs->pdata[i];
                 job_seen_query(job, find_entry(result, "id", job->qemu_id));
         }
+        if (!look->careful)
+                return;
+        if (!error)
+                note_kept_stream(look, result);
+        if (look->error || !look->domain->host.qmp)
+                finish(look);
+        else
+                ask_graph(look);
 }
 
 static void on_block(JsonNode *result, const GError *error, gpointer data)
@@ -128,7 +167,7 @@ static void on_graph(JsonNode *result, const GError *error, gpointer data)
 
         note_error(look, error);
         if (!look->error)
-                graph = graph_new(look->block, look->nodes, result, &look->error);
+                graph = graph_new(look->block, look->nodes, result, look->domain->paths, &look->error);
         if (graph) {
                 graph_free(look->domain->host.graph);
                 look->domain->host.graph = graph;
@@ -142,6 +181,28 @@ static gboolean wants_run_state(const struct Look *look)
         for (guint i = 0; i < look->waiters->len; i++)
                 if (!g_array_index(look->waiters, Waiter, i).job)
                         return TRUE;
+        return FALSE;
+}
+
+static void ask_graph(struct Look *look)
+{
+        QmpConnection *qmp = look->domain->host.qmp;
+
+        qmp_execute(qmp, "query-block", NULL, on_block, look);
+        qmp_execute(qmp, "query-named-block-nodes", json_make("b:flat", TRUE, NULL), on_nodes, look);
+        qmp_execute(qmp, "x-debug-query-block-graph", NULL, on_graph, look);
+}
+
+/* Where a block-stream may be over and kept: of somebody else, or from before this connection. */
+static gboolean wants_care(const Domain *domain)
+{
+        if (!domain->looked)
+                return TRUE;
+        for (guint i = 0; i < domain->jobs->len; i++) {
+                const Job *job = domain->jobs->pdata[i];
+                if (job->driver->external && strcmp(job->driver->type, "pull") == 0)
+                        return TRUE;
+        }
         return FALSE;
 }
 
@@ -163,10 +224,10 @@ static void start(Domain *domain)
          * The replies come in this order, and events stand between them where they belong. */
         if (wants_run_state(look) && domain->host.capabilities->has[CAPABILITY_RUN_STATE])
                 qmp_execute(qmp, "query-status", NULL, on_status, look);
+        look->careful = wants_care(domain);
         qmp_execute(qmp, "query-jobs", NULL, on_jobs, look);
-        qmp_execute(qmp, "query-block", NULL, on_block, look);
-        qmp_execute(qmp, "query-named-block-nodes", json_make("b:flat", TRUE, NULL), on_nodes, look);
-        qmp_execute(qmp, "x-debug-query-block-graph", NULL, on_graph, look);
+        if (!look->careful)
+                ask_graph(look);
 }
 
 static void add_waiter(Domain *domain, Waiter waiter)
@@ -279,17 +340,28 @@ static void handle_status_event(Domain *domain, JsonObject *data, gint64 when)
                 job_ref(job);
                 job_seen_status(job, status, when);
                 domain_schedule_poll(domain);
-        } else if (g_strcmp0(status, "null") == 0)
-                /* Somebody else's job is over and may have changed the graph. */
+        } else if ((job = domain_job_by_part_id(domain, id))) {
+                job_ref(job);
+                job_seen_part(job, status);
+        } else if (g_strcmp0(status, "null") == 0 || g_strcmp0(status, "created") == 0)
+                /* Somebody else's job: it is to be shown, or it is over and may have changed the graph. */
                 domain_look_then(domain, ignore_look, NULL);
 }
 
 static void handle_end_event(Domain *domain, JsonObject *data, gint64 when)
 {
-        Job *job = domain_job_by_qemu_id(domain, json_string(data, "device"));
+        g_autoptr(Job) job = domain_job_by_qemu_id(domain, json_string(data, "device"));
 
         if (job)
-                job_seen_ended(job, json_string(data, "error"), when);
+                job_seen_ended(job_ref(job), data, json_string(data, "error"), when);
+}
+
+static void handle_cancelled_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        g_autoptr(Job) job = domain_job_by_qemu_id(domain, json_string(data, "device"));
+
+        if (job)
+                job_seen_ended(job_ref(job), data, g_strerror(ECANCELED), when);
 }
 
 static void handle_error_event(Domain *domain, JsonObject *data, gint64 when)
@@ -334,13 +406,20 @@ static const struct {
         const char *name;
         void (*handle)(Domain *domain, JsonObject *data, gint64 when);
 } events[] = {
-        { "JOB_STATUS_CHANGE", handle_status_event }, { "BLOCK_JOB_COMPLETED", handle_end_event },
-        { "BLOCK_JOB_CANCELLED", handle_end_event },  { "BLOCK_JOB_ERROR", handle_error_event },
-        { "STOP", handle_run_state_event },           { "RESUME", handle_resume_event },
-        { "SUSPEND", handle_run_state_event },        { "WAKEUP", handle_run_state_event },
-        { "GUEST_PANICKED", handle_run_state_event }, { "RESET", handle_run_state_event },
-        { "SHUTDOWN", handle_shutdown_event },        { "DEVICE_DELETED", handle_graph_event },
-        { "DEVICE_TRAY_MOVED", handle_graph_event },  { "BLOCK_EXPORT_DELETED", handle_graph_event },
+        { "JOB_STATUS_CHANGE", handle_status_event },
+        { "BLOCK_JOB_COMPLETED", handle_end_event },
+        { "BLOCK_JOB_CANCELLED", handle_cancelled_event },
+        { "BLOCK_JOB_ERROR", handle_error_event },
+        { "STOP", handle_run_state_event },
+        { "RESUME", handle_resume_event },
+        { "SUSPEND", handle_run_state_event },
+        { "WAKEUP", handle_run_state_event },
+        { "GUEST_PANICKED", handle_run_state_event },
+        { "RESET", handle_run_state_event },
+        { "SHUTDOWN", handle_shutdown_event },
+        { "DEVICE_DELETED", handle_graph_event },
+        { "DEVICE_TRAY_MOVED", handle_graph_event },
+        { "BLOCK_EXPORT_DELETED", handle_graph_event },
 };
 
 void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gint64 when)

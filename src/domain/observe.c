@@ -159,7 +159,7 @@ static void on_job_concluded(Job *job, gpointer data)
         Disk *disk = domain_disk(domain, job->disk);
 
         /* With QEMU gone nobody but the record can say which image is the disk. */
-        if (disk && job->record.result == RESULT_PIVOTED && disk_cut_chain(disk, job->target))
+        if (disk && job->record.result == RESULT_PIVOTED && disk_take_pivot(disk, job))
                 domain_save(domain);
         domain_drop_job(domain, job);
         tell_jobs_changed(engine, domain);
@@ -196,11 +196,50 @@ static const JobObserver job_observer = {
         .dropped = on_job_dropped,
 };
 
+static void image_use_free(gpointer data)
+{
+        ImageUse *use = data;
+
+        g_free(use->path);
+        g_free(use->user);
+        g_free(use);
+}
+
+/* Every layer of every disk but the job's own. */
+static GPtrArray *list_images(JobHost *host, const Job *job)
+{
+        Engine *engine = host->observer_data;
+        GPtrArray *uses = g_ptr_array_new_with_free_func(image_use_free);
+
+        for (guint i = 0; i < engine->domains->len; i++) {
+                const Domain *domain = engine->domains->pdata[i];
+
+                for (guint j = 0; j < domain->disks->len; j++) {
+                        const Disk *disk = domain->disks->pdata[j];
+
+                        if (&domain->host == host && strcmp(disk->target, job->disk) == 0)
+                                continue;
+                        for (guint k = 0; k < disk->chain->layers->len; k++) {
+                                ImageUse *use = g_new(ImageUse, 1);
+
+                                use->path = g_strdup(chain_layer(disk->chain, k)->source);
+                                use->user = g_strdup_printf("disk '%s' of domain '%s'", disk->target,
+                                                            domain->name);
+                                g_ptr_array_add(uses, use);
+                        }
+                }
+        }
+        return uses;
+}
+
 void engine_watch_domain(Engine *engine, Domain *domain)
 {
         domain->observer = &domain_observer;
         domain->observer_data = engine;
         domain->host.look = domain_host_look;
+        domain->host.save = domain_host_save;
+        domain->host.passed = domain_host_passed;
+        domain->host.images = list_images;
         domain->host.observer = &job_observer;
         domain->host.observer_data = engine;
         domain->host.may_tell = engine->may_tell;

@@ -7,6 +7,37 @@
 
 /* What outlives the service of a domain. */
 
+static JsonObject *paths_to_json(const Domain *domain)
+{
+        JsonObject *paths = json_object_new();
+        GHashTableIter iterator;
+        gpointer name, path;
+
+        g_hash_table_iter_init(&iterator, domain->paths);
+        while (g_hash_table_iter_next(&iterator, &name, &path))
+                json_object_set_string_member(paths, name, path);
+        return paths;
+}
+
+static void paths_from_json(Domain *domain, JsonObject *paths)
+{
+        g_autoptr(GList) names = paths ? json_object_get_members(paths) : NULL;
+
+        for (GList *name = names; name; name = name->next)
+                if (json_string(paths, name->data))
+                        g_hash_table_insert(domain->paths, g_strdup(name->data),
+                                            g_strdup(json_string(paths, name->data)));
+}
+
+void domain_host_passed(JobHost *host, gint64 fdset, const char *path)
+{
+        Domain *domain = (Domain *) host;
+
+        g_hash_table_insert(domain->paths, g_strdup_printf("/dev/fdset/%" G_GINT64_FORMAT, fdset),
+                            g_strdup(path));
+        domain_save(domain);
+}
+
 static JsonObject *domain_to_json(const Domain *domain)
 {
         JsonArray *disks = json_array_new();
@@ -21,7 +52,8 @@ static JsonObject *domain_to_json(const Domain *domain)
                          (gint64) domain->pid, "s:instance", domain->instance, "s:qemu-version",
                          domain->version, "b:gone", domain->gone, "b:detached", domain->detached,
                          "b:crashed", domain->state == DOMAIN_CRASHED, "s:reason",
-                         domain->gone ? domain->reason : "", "a:disks", disks, NULL);
+                         domain->gone ? domain->reason : "", "o:paths", paths_to_json(domain), "a:disks",
+                         disks, NULL);
 }
 
 Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
@@ -43,6 +75,7 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
         g_free(domain->reason), domain->reason = g_strdup(json_string(record, "reason"));
         domain->path = g_strdup(json_string(record, "path"));
         domain->pid = (guint32) json_integer(record, "pid");
+        paths_from_json(domain, json_object(record, "paths"));
         domain->gone = json_boolean(record, "gone");
         domain->detached = json_boolean(record, "detached");
         if (domain->gone)
@@ -57,9 +90,34 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
         return domain;
 }
 
+/* A job that waits until its domain is written down. */
+typedef struct {
+        Job *job;
+        JobLooked saved;
+} Saver;
+
+static void tell_savers(GArray *savers, const GError *error)
+{
+        for (guint i = 0; savers && i < savers->len; i++) {
+                Saver *saver = &g_array_index(savers, Saver, i);
+
+                saver->saved(saver->job, error);
+                job_unref(saver->job);
+        }
+}
+
+typedef struct {
+        Domain *domain;
+        GArray *savers;
+} Save;
+
 static void on_saved(const GError *error, gpointer data)
 {
-        g_autoptr(Domain) domain = data;
+        Save *save = data;
+        g_autoptr(Domain) domain = save->domain;
+        g_autoptr(GArray) savers = save->savers;
+
+        g_free(save);
 
         domain->saving = FALSE;
         if (error && domain->observer)
@@ -67,6 +125,7 @@ static void on_saved(const GError *error, gpointer data)
         DomainDone saved = g_steal_pointer(&domain->saved);
         if (saved)
                 saved(domain, error, domain->saved_data);
+        tell_savers(savers, error);
         if (domain->save_again)
                 domain_save(domain);
 }
@@ -77,6 +136,22 @@ void domain_save(Domain *domain)
         if (domain->saving || domain->removed)
                 return;
         domain->saving = TRUE;
+        Save *save = g_new(Save, 1);
+        *save = (Save){ domain_ref(domain), g_steal_pointer(&domain->save_waiters) };
         journal_write(domain->host.journal, JOURNAL_DOMAINS, domain->name, domain_to_json(domain),
-                      JOURNAL_SYNCED, on_saved, domain_ref(domain));
+                      JOURNAL_SYNCED, on_saved, save);
+}
+
+void domain_host_save(JobHost *host, Job *job, JobLooked saved)
+{
+        Domain *domain = (Domain *) host;
+        Disk *disk = domain_disk(domain, job->disk);
+        Saver saver = { job_ref(job), saved };
+
+        if (disk && job->record.result == RESULT_PIVOTED)
+                disk_take_pivot(disk, job);
+        if (!domain->save_waiters)
+                domain->save_waiters = g_array_new(FALSE, FALSE, sizeof(Saver));
+        g_array_append_val(domain->save_waiters, saver);
+        domain_save(domain);
 }

@@ -3,7 +3,12 @@
 
 #include <string.h>
 
+#include "job/backup.h"
 #include "job/commit.h"
+#include "job/copy.h"
+#include "job/external.h"
+#include "job/pull.h"
+#include "job/snapshot.h"
 
 /* Going on after a start: records, then QEMU, then the world. */
 
@@ -11,7 +16,20 @@
 #define START_CHECK_MILLISECONDS 2
 
 /* The job types whose records are read again. */
-static const JobDriver *const drivers[] = { &active_commit_driver, NULL };
+static const JobDriver *const drivers[] = {
+        &active_commit_driver,
+        &commit_driver,
+        &copy_driver,
+        &pull_driver,
+        &backup_driver,
+        &snapshot_driver,
+        &external_drivers[EXTERNAL_ACTIVE_COMMIT],
+        &external_drivers[EXTERNAL_COMMIT],
+        &external_drivers[EXTERNAL_COPY],
+        &external_drivers[EXTERNAL_PULL],
+        &external_drivers[EXTERNAL_BACKUP],
+        NULL,
+};
 
 static gboolean read_domain(const char *name, JsonObject *record, gpointer data)
 {
@@ -25,6 +43,7 @@ static gboolean read_domain(const char *name, JsonObject *record, gpointer data)
                 g_ptr_array_add(engine->detached, domain);
                 return TRUE;
         }
+        domain->shown = TRUE;
         g_ptr_array_add(engine->domains, domain);
         g_hash_table_insert(engine->by_name, domain->name, domain);
         return TRUE;
@@ -80,9 +99,9 @@ static void apply_pivot(Engine *engine, const Job *job)
         Domain *domain = engine_domain(engine, job->domain);
         Disk *disk = domain ? domain_disk(domain, job->disk) : NULL;
 
-        if (disk && (job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED) &&
-            strcmp(job->instance, domain->instance) == 0 && strcmp(disk_source(disk), job->source) == 0 &&
-            disk_cut_chain(disk, job->target))
+        if (disk && job->driver->two_phase && !job->driver->external &&
+            (job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED) &&
+            strcmp(job->instance, domain->instance) == 0 && disk_take_pivot(disk, job))
                 domain_save(domain);
 }
 

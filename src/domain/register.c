@@ -57,7 +57,7 @@ gboolean engine_is_calm(const Engine *engine)
         for (guint i = 0; i < engine->jobs->len; i++) {
                 const Job *job = engine->jobs->pdata[i];
 
-                if (job->synced && !job->gone && job->status >= STATUS_WAITING &&
+                if (!job->driver->external && job->synced && !job->gone && job->status >= STATUS_WAITING &&
                     job->status <= STATUS_ABORTING)
                         return FALSE;
         }

@@ -138,6 +138,35 @@ gboolean chain_equal(const Chain *a, const Chain *b)
         return TRUE;
 }
 
+gboolean chain_same_nodes(const Chain *a, const Chain *b)
+{
+        if (a->layers->len != b->layers->len || strcmp(a->root, b->root) != 0)
+                return FALSE;
+        for (guint i = 0; i < a->layers->len; i++)
+                if (strcmp(chain_layer(a, i)->node, chain_layer(b, i)->node) != 0)
+                        return FALSE;
+        return TRUE;
+}
+
+Chain *chain_pivoted(const Chain *chain, const char *below, const char *source, const char *format)
+{
+        guint depth = *below ? 0 : chain->layers->len;
+        Chain *pivoted;
+        Layer *layer;
+
+        while (*below && depth < chain->layers->len && strcmp(chain_layer(chain, depth)->source, below) != 0)
+                depth++;
+        if (*below && depth == chain->layers->len)
+                return NULL;
+        pivoted = chain_copy_below(chain, depth);
+        if (source) {
+                layer = layer_new("", source, format, below);
+                layer->virtual_size = chain->layers->len ? chain_layer(chain, 0)->virtual_size : 0;
+                g_ptr_array_insert(pivoted->layers, 0, layer);
+        }
+        return pivoted;
+}
+
 const Layer *chain_layer(const Chain *chain, guint depth)
 {
         return depth < chain->layers->len ? chain->layers->pdata[depth] : NULL;

@@ -37,10 +37,10 @@ static const char *keep(Graph *graph, const char *text)
         return g_string_chunk_insert_const(graph->strings, text ? text : "");
 }
 
-static void read_node(Graph *graph, JsonObject *object)
+static void read_node(Graph *graph, JsonObject *object, GHashTable *paths)
 {
         JsonObject *image = json_object(object, "image"), *cache = json_object(object, "cache");
-        const char *name = json_string(object, "node-name"), *driver = json_string(object, "drv");
+        const char *name = json_string(object, "node-name"), *driver = json_string(object, "drv"), *path;
         GraphNode *node;
 
         if (!name || !driver)
@@ -49,6 +49,8 @@ static void read_node(Graph *graph, JsonObject *object)
         node->name = keep(graph, name);
         node->driver = keep(graph, driver);
         node->file = keep(graph, json_string(object, "file"));
+        path = paths ? g_hash_table_lookup(paths, node->file) : NULL;
+        node->path = path ? keep(graph, path) : node->file;
         node->backing = keep(graph, json_string(image, "backing-filename"));
         node->read_only = json_boolean(object, "ro");
         node->no_flush = json_boolean(cache, "no-flush");
@@ -57,6 +59,9 @@ static void read_node(Graph *graph, JsonObject *object)
         node->encrypted = json_boolean(object, "encrypted") || json_boolean(image, "encrypted");
         node->virtual_size = (guint64) json_integer(image, "virtual-size");
         node->allocated = (guint64) json_integer(image, "actual-size");
+        node->cluster_size = (guint64) json_integer(image, "cluster-size");
+        node->extended_l2 =
+                json_boolean(json_object(json_object(image, "format-specific"), "data"), "extended-l2");
         node->edges = g_array_new(FALSE, FALSE, sizeof(GraphEdge));
         g_hash_table_replace(graph->nodes, (gpointer) node->name, node);
 }
@@ -88,8 +93,12 @@ static void read_edges(Graph *graph, JsonObject *block_graph)
                 if (!edge.child)
                         continue;
                 edge.child->parents++;
-                if (job)
+                if (job) {
+                        GraphJobEdge job_edge = { job, edge };
+
                         edge.child->job = job;
+                        g_array_append_val(graph->job_edges, job_edge);
+                }
                 if (parent)
                         g_array_append_val(parent->edges, edge);
         }
@@ -210,13 +219,15 @@ static void read_root(Graph *graph, JsonObject *object)
         g_ptr_array_add(graph->roots, root);
 }
 
-Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GError **error)
+Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GHashTable *paths,
+                 GError **error)
 {
         g_autoptr(Graph) graph = g_new0(Graph, 1);
 
         graph->strings = g_string_chunk_new(1024);
         graph->nodes = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, node_free);
         graph->roots = g_ptr_array_new_with_free_func(g_free);
+        graph->job_edges = g_array_new(FALSE, FALSE, sizeof(GraphJobEdge));
 
         if (!JSON_NODE_HOLDS_ARRAY(block) || !JSON_NODE_HOLDS_ARRAY(named_nodes) ||
             !JSON_NODE_HOLDS_OBJECT(block_graph)) {
@@ -226,7 +237,7 @@ Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, 
         }
         JsonArray *nodes = json_node_get_array(named_nodes), *devices = json_node_get_array(block);
         for (guint i = 0; i < json_array_get_length(nodes); i++)
-                read_node(graph, json_element(nodes, i));
+                read_node(graph, json_element(nodes, i), paths);
         read_edges(graph, json_node_get_object(block_graph));
         if (has_cycle(graph)) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_QEMU,
@@ -246,6 +257,7 @@ void graph_free(Graph *graph)
         if (!graph)
                 return;
         g_clear_pointer(&graph->roots, g_ptr_array_unref);
+        g_clear_pointer(&graph->job_edges, g_array_unref);
         g_clear_pointer(&graph->nodes, g_hash_table_unref);
         g_clear_pointer(&graph->strings, g_string_chunk_free);
         g_free(graph);
@@ -276,6 +288,16 @@ GraphNode *graph_child(const GraphNode *node, const char *name)
         return NULL;
 }
 
+GraphNode *graph_job_node(const Graph *graph, const char *id, const char *name)
+{
+        for (guint i = 0; i < graph->job_edges->len; i++) {
+                const GraphJobEdge *edge = &g_array_index(graph->job_edges, GraphJobEdge, i);
+                if (strcmp(edge->job, id) == 0 && strcmp(edge->edge.name, name) == 0)
+                        return edge->edge.child;
+        }
+        return NULL;
+}
+
 gboolean graph_is_filter(const GraphNode *node)
 {
         return filter_edge(node) != NULL;
@@ -299,5 +321,5 @@ const char *graph_source(const GraphNode *node)
 
         while ((file = graph_is_filter(node) ? graph_filtered(node) : graph_child(node, "file")))
                 node = file;
-        return node->file;
+        return node->path;
 }

@@ -13,14 +13,22 @@ typedef struct {
         GraphNode *child;
 } GraphEdge;
 
+typedef struct {
+        const char *job; /* QEMU's id */
+        GraphEdge edge;
+} GraphJobEdge;
+
 struct GraphNode {
         const char *name, *driver;
         const char *file;    /* what QEMU calls the node's file name; may be a "json:" text */
+        const char *path;    /* the same, but the file's own name where QEMU got a descriptor */
         const char *backing; /* the string in the image's header, "" = none */
         gboolean read_only, no_flush, direct;
         const char *detect_zeroes;
         gboolean encrypted;
         guint64 virtual_size, allocated; /* bytes */
+        guint64 cluster_size;            /* bytes, 0 = it has none */
+        gboolean extended_l2;            /* of a qcow2 image */
         GArray *edges;                   /* GraphEdge */
         const char *job;                 /* QEMU's id of a job that works on it, NULL = none */
         guint parents;                   /* nodes, jobs, devices and exports above */
@@ -36,16 +44,21 @@ typedef struct {
         GStringChunk *strings;
         GHashTable *nodes; /* name → GraphNode */
         GPtrArray *roots;  /* GraphRoot, those with an id first */
+        GArray *job_edges; /* GraphJobEdge */
 } Graph;
 
-/* From the replies of query-block, query-named-block-nodes (flat) and x-debug-query-block-graph. */
-Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GError **error);
+/* From the replies of query-block, query-named-block-nodes (flat) and x-debug-query-block-graph. `paths` are
+ * the names of files of which QEMU knows only a descriptor, "/dev/fdset/N" → path; NULL = none. */
+Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GHashTable *paths,
+                 GError **error);
 void graph_free(Graph *graph);
 
 GraphNode *graph_node(const Graph *graph, const char *name);
 const GraphRoot *graph_root(const Graph *graph, const char *device);
 
 GraphNode *graph_child(const GraphNode *node, const char *edge);
+/* What QEMU's job `id` holds under the name `edge`: "main node", "target", …; NULL = nothing. */
+GraphNode *graph_job_node(const Graph *graph, const char *id, const char *edge);
 
 /* A filter passes data through; `graph_filtered` is what it stands on. */
 gboolean graph_is_filter(const GraphNode *node);

@@ -3,385 +3,298 @@
 
 #include <string.h>
 
+#include <gio/gio.h>
+
 #include "base/error.h"
 #include "base/json.h"
+#include "job/files.h"
+#include "job/nodes.h"
+#include "job/plan.h"
+#include "job/single-phase.h"
 #include "job/two-phase.h"
 
-/* Accepted by the contract, not built yet: refused, never ignored. */
-static const char *const not_built[] = { "delete", "relative", "backing", "force" };
+/* Of a commit below the active layer only: nobody's header is rewritten by a pivot. */
+static const char *const of_header[] = { "relative", "backing", "keep-top" };
 
-gboolean commit_check_options(const Options *options, const char *disk, GError **error)
+static gboolean refuse_pair(const Options *options, const char *one, const char *other, GError **error)
 {
-        const char *top = options_text(options, "top");
+        if (!options_given(options, one) || !options_given(options, other))
+                return FALSE;
+        g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "options '%s' and '%s' exclude each other",
+                    one, other);
+        return TRUE;
+}
 
-        for (guint i = 0; i < G_N_ELEMENTS(not_built); i++) {
-                if (!options_flag(options, not_built[i]) && !options_text(options, not_built[i]))
+static void set_needs_active(const Job *job, GError **error)
+{
+        g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                    "commit of '%s' active layer requires the active option", job->disk);
+}
+
+static gboolean check(const Job *job, GError **error)
+{
+        const Options *options = job->options;
+
+        if (!options_text(options, "top") && !options_flag(options, "active") &&
+            !options_text(options, "auto")) {
+                set_needs_active(job, error);
+                return FALSE;
+        }
+        return !refuse_pair(options, "shallow", "base", error) &&
+               !refuse_pair(options, "keep-top", "delete", error) && plan_check_backing(job, error);
+}
+
+/* ---- plan: which node into which ---- */
+
+/* Answers FALSE, and has failed the start, where the options do not go with the layer that `top` names. */
+static gboolean check_top(Job *job, const Chain *chain, guint top)
+{
+        const Options *options = job->options;
+        gboolean active = options_flag(options, "active"), automatic = options_text(options, "auto") != NULL;
+
+        if (top > 0 && (active || automatic)) {
+                job_start_failed_new(job, BJ_ERROR_INVALID_ARGUMENT,
+                                     "option '%s': top '%s' is not the active layer of '%s'",
+                                     active ? "active" : "auto", chain_layer(chain, top)->source, job->disk);
+                return FALSE;
+        }
+        if (top == 0 && !active && !automatic) {
+                g_autoptr(GError) error = NULL;
+                set_needs_active(job, &error);
+                job_start_failed(job, error);
+                return FALSE;
+        }
+        for (guint i = 0; top == 0 && i < G_N_ELEMENTS(of_header); i++) {
+                if (!options_given(options, of_header[i]))
                         continue;
-                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_SUPPORTED,
-                            "option '%s': not built yet in this version of blockjobd", not_built[i]);
-                return FALSE;
-        }
-        if (!top && !options_flag(options, "active") && !options_text(options, "auto")) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
-                            "commit of '%s' active layer requires the active option", disk);
-                return FALSE;
-        }
-        if (options_flag(options, "shallow") && options_text(options, "base")) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
-                            "options 'shallow' and 'base' exclude each other");
+                job_start_failed_new(
+                        job, BJ_ERROR_INVALID_ARGUMENT,
+                        "option '%s' is for a commit below the active layer: no header is rewritten "
+                        "when '%s' itself is committed",
+                        of_header[i], chain_layer(chain, 0)->source);
                 return FALSE;
         }
         return TRUE;
 }
 
-/* ---- plan: which node into which ---- */
-
-static StepState plan_state(const Job *job)
+static gboolean check_base(Job *job, const Chain *chain, guint top_depth, guint base_depth)
 {
-        return job->base_node ? STEP_DONE : STEP_DUE;
-}
+        const Layer *top = chain_layer(chain, top_depth), *base = chain_layer(chain, base_depth);
+        const GraphNode *node;
 
-static void plan_failed(Job *job, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
-static void plan_failed(Job *job, int code, const char *format, ...)
-{
-        va_list arguments;
-
-        va_start(arguments, format);
-        g_autoptr(GError) error = g_error_new_valist(BJ_ERROR, code, format, arguments);
-        va_end(arguments);
-        job_start_failed(job, error);
-}
-
-static Chain *chain_of_device(const Job *job, GError **error)
-{
-        const GraphRoot *root = graph_root(job->host->graph, job->device);
-
-        if (!root || !root->node) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE, "disk '%s' has no medium", job->disk);
-                return NULL;
-        }
-        return chain_new(root, error);
-}
-
-/* QEMU would say "Need a root block node" of a node that has a job above it. */
-static const char *busy_with(const Job *job, const Chain *chain, guint depth)
-{
-        const char *busy = NULL;
-
-        for (guint i = 0; i <= depth && !busy; i++) {
-                const GraphNode *node = graph_node(job->host->graph, chain_layer(chain, i)->node);
-                busy = node ? node->job : NULL;
-        }
-        return busy;
-}
-
-static void plan_into(Job *job, const Chain *chain, guint depth)
-{
-        const Layer *top = chain_layer(chain, 0), *base = chain_layer(chain, depth);
-        const char *other_job = busy_with(job, chain, depth);
-
-        if (depth == 0) {
-                plan_failed(job, BJ_ERROR_INVALID_ARGUMENT,
-                            "base '%s' is the active layer of '%s' itself: name a layer below it",
-                            top->source, job->disk);
-                return;
+        if (base_depth <= top_depth) {
+                job_start_failed_new(
+                        job, BJ_ERROR_INVALID_ARGUMENT, "base '%s' is not below top '%s' of '%s': %s",
+                        base->source, top->source, job->disk,
+                        base_depth == top_depth ? "name a layer below it" : "they are the wrong way round");
+                return FALSE;
         }
         if (top->virtual_size < base->virtual_size) {
-                plan_failed(job, BJ_ERROR_INVALID_ARGUMENT,
-                            "'%s' (%" G_GUINT64_FORMAT
-                            " bytes) is smaller than base '%s' (%" G_GUINT64_FORMAT
-                            " bytes): the guest's disk would change its size; resize it first",
-                            top->source, top->virtual_size, base->source, base->virtual_size);
-                return;
+                job_start_failed_new(job, BJ_ERROR_INVALID_ARGUMENT,
+                                     "'%s' (%" G_GUINT64_FORMAT
+                                     " bytes) is smaller than base '%s' (%" G_GUINT64_FORMAT
+                                     " bytes): the guest's disk would change its size; resize it first",
+                                     top->source, top->virtual_size, base->source, base->virtual_size);
+                return FALSE;
         }
-        if (other_job) {
-                plan_failed(
-                        job, BJ_ERROR_JOB_ACTIVE,
-                        "disk '%s' of domain '%s' is busy with QEMU's job '%s', which somebody else started",
-                        job->disk, job->domain, other_job);
-                return;
+        /* QEMU makes base as large as top; a block device that is the image itself cannot grow. */
+        node = graph_node(job->host->graph, base->node);
+        if (node && graph_child(node, "file"))
+                node = strcmp(node->driver, "raw") == 0 ? graph_child(node, "file") : NULL;
+        if (node && strcmp(node->driver, "host_device") == 0 && base->virtual_size < top->virtual_size) {
+                job_start_failed_new(job, BJ_ERROR_INVALID_ARGUMENT,
+                                     "base '%s' is a block device of %" G_GUINT64_FORMAT
+                                     " bytes and cannot become as large as '%s' (%" G_GUINT64_FORMAT
+                                     " bytes)",
+                                     base->source, base->virtual_size, top->source, top->virtual_size);
+                return FALSE;
         }
-        job->top_node = g_strdup(top->node);
-        job->base_node = g_strdup(base->node);
-        job->root_node = g_strdup(chain->root);
-        job->source = g_strdup(top->source);
-        job->target = g_strdup(base->source);
-        job->base_was_read_only = base->read_only;
-        job_step_end(job);
+        return TRUE;
 }
 
-static void on_base_found(GObject *source, GAsyncResult *result, gpointer data)
+static void on_backing_planned(Job *job, const GError *error)
 {
-        g_autoptr(Job) job = data;
-        g_autoptr(GError) error = NULL;
-        g_autoptr(Chain) chain = NULL;
-        int depth = chain_find_finish(result, &error);
-
-        (void) source;
-        if (depth >= 0)
-                chain = chain_of_device(job, &error);
-        else
-                g_prefix_error(&error, "option 'base': ");
         if (error)
                 job_start_failed(job, error);
-        else if ((guint) depth >= chain->layers->len)
-                plan_failed(job, BJ_ERROR_INVALID_STATE, "the chain of '%s' changed meanwhile", job->disk);
         else
-                plan_into(job, chain, (guint) depth);
+                plan_header(job, job->end_node);
 }
 
-static void plan_base(Job *job, const Chain *chain)
+static void on_examined(Job *job, const GError *error)
 {
-        const char *base = options_text(job->options, "base");
-
-        if (base)
-                chain_find_async(chain, job->disk, base, on_base_found, job_ref(job));
-        else
-                plan_into(job, chain, options_flag(job->options, "shallow") ? 1 : chain->layers->len - 1);
-}
-
-static void on_top_found(GObject *source, GAsyncResult *result, gpointer data)
-{
-        g_autoptr(Job) job = data;
-        g_autoptr(GError) error = NULL;
-        g_autoptr(Chain) chain = NULL;
-        int depth = chain_find_finish(result, &error);
-        gboolean active = options_flag(job->options, "active");
-
-        (void) source;
-        if (depth >= 0)
-                chain = chain_of_device(job, &error);
-        else
-                g_prefix_error(&error, "option 'top': ");
         if (error)
                 job_start_failed(job, error);
-        else if (depth > 0 && active)
-                plan_failed(job, BJ_ERROR_INVALID_ARGUMENT,
-                            "option 'active': top '%s' is not the active layer of '%s'",
-                            options_text(job->options, "top"), job->disk);
-        else if (depth > 0)
-                plan_failed(job, BJ_ERROR_NOT_SUPPORTED,
-                            "option 'top': commit of a layer below the active one is not built yet in this "
-                            "version of blockjobd");
-        else if (!active && !options_text(job->options, "auto"))
-                plan_failed(job, BJ_ERROR_INVALID_ARGUMENT,
-                            "commit of '%s' active layer requires the active option", job->disk);
-        else
-                plan_base(job, chain);
+        else if (job->header_node)
+                plan_backing(job, on_backing_planned);
+        else {
+                job->target_node = g_strdup(job->end_node);
+                job_step_end(job);
+        }
 }
 
-static void on_plan_looked(Job *job, const GError *look_error)
+/* Base is changed under everybody who stands on it, and what was above it up to top is no longer valid. */
+static void examine(Job *job, const Chain *chain, guint top, guint base)
 {
-        g_autoptr(GError) error = look_error ? g_error_copy(look_error) : NULL;
-        g_autoptr(Chain) chain = error ? NULL : chain_of_device(job, &error);
-        const char *top = options_text(job->options, "top");
+        GPtrArray *stale = g_ptr_array_new_with_free_func(g_free);
+        GPtrArray *changed = g_ptr_array_new_with_free_func(g_free);
 
-        if (error) {
-                job_start_failed(job, error);
+        for (guint i = top; i <= base; i++) {
+                if (i < base)
+                        g_ptr_array_add(stale, g_strdup(chain_layer(chain, i)->source));
+                g_ptr_array_add(changed, g_strdup(chain_layer(chain, i)->source));
+        }
+        files_examine(job, stale, changed,
+                      options_flag(job->options, "force") ? NULL : job->host->images(job->host, job),
+                      on_examined);
+}
+
+static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth)
+{
+        guint top = top_depth < 0 ? 0 : (guint) top_depth, base = chain->layers->len - 1;
+        const Layer *below, *header = NULL;
+
+        if (!check_top(job, chain, top))
+                return;
+        if (!chain_layer(chain, top + 1)) {
+                job_start_failed_new(job, BJ_ERROR_INVALID_ARGUMENT,
+                                     "disk '%s' has no backing image to commit into: '%s' is its %s layer",
+                                     job->disk, chain_layer(chain, top)->source, top ? "lowest" : "only");
                 return;
         }
-        if (chain->layers->len < 2) {
-                plan_failed(job, BJ_ERROR_INVALID_ARGUMENT,
-                            "disk '%s' has no backing image to commit into: '%s' is its only layer",
-                            job->disk, chain_layer(chain, 0)->source);
+        if (base_depth >= 0)
+                base = (guint) base_depth;
+        else if (options_flag(job->options, "shallow"))
+                base = top + 1;
+        if (!check_base(job, chain, top, base))
                 return;
+        below = chain_layer(chain, base);
+        if (top > 0) {
+                job->driver = &commit_driver;
+                g_free(job->mode);
+                job->mode = g_strdup("");
+                header = chain_layer(chain, top - 1);
+                job->header_node = g_strdup(header->node);
+                if (!plan_format_can_be_recorded(job, below))
+                        return;
+        } else
+                job->below = g_strdup(below->source);
+        if (!plan_take(job, chain, top, base))
+                return;
+        /* A filter that stands between the two goes as well: with the layer below it as top QEMU would not
+         * rewrite the header. */
+        if (header) {
+                g_free(job->source_node);
+                job->source_node =
+                        g_strdup(graph_child(graph_node(job->host->graph, header->node), "backing")->name);
         }
-        if (top)
-                chain_find_async(chain, job->disk, top, on_top_found, job_ref(job));
-        else
-                plan_base(job, chain);
-}
-
-static void on_flushed(JsonNode *result, const GError *error, gpointer data)
-{
-        (void) result;
-        (void) error;
-        (void) data;
-}
-
-/* What the guest has written is brought into the images first, metadata too, so that the sizes that are
- * looked at are those of the files, and that what was written before the call outlives a crash of QEMU
- * during the job. QEMU has no command of QMP's own for it. */
-static void flush_active_layer(Job *job)
-{
-        const GraphRoot *root = job->host->graph ? graph_root(job->host->graph, job->device) : NULL;
-        g_autofree char *line = NULL;
-
-        if (!root || !root->node || !job->host->capabilities->has[CAPABILITY_FLUSH])
-                return;
-        line = g_strdup_printf("qemu-io %s flush", root->node->name);
-        job_execute(job, "human-monitor-command", json_make("s:command-line", line, NULL), on_flushed);
+        job->end_node = g_strdup(below->node);
+        job->target = g_strdup(below->source);
+        job->target_format = g_strdup(below->format);
+        job->target_was_read_only = below->read_only;
+        examine(job, chain, top, base);
 }
 
 static void plan_run(Job *job)
 {
-        if (job->host->qmp) {
-                flush_active_layer(job);
-                job->host->look(job->host, job, on_plan_looked);
-        } else
-                plan_failed(job, BJ_ERROR_DISCONNECTED, "there is no connection to the QEMU of domain '%s'",
-                            job->domain);
+        plan_find(job, on_found);
 }
 
 /* ---- start: QEMU's command ---- */
 
-static StepState start_state(const Job *job)
-{
-        if (job->record.accepted)
-                return STEP_DONE;
-        return job->gone || (job->synced && job->host->qmp) ? STEP_DUE : STEP_WAIT;
-}
-
-static void on_started(JsonNode *result, const GError *error, gpointer data)
-{
-        Job *job = data;
-
-        (void) result;
-        if (!error)
-                job->record.accepted = TRUE;
-        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU))
-                job_start_failed(job, error);
-        else
-                job_step_end(job);
-}
-
 static void start_run(Job *job)
 {
-        const char *on_error = options_text(job->options, "on-error");
+        JsonObject *arguments = start_arguments(job);
 
-        if (job->gone) {
-                plan_failed(job, BJ_ERROR_DISCONNECTED, "QEMU went away before it took the job");
-                return;
-        }
-        if (!job->started) {
-                /* The service died before QEMU got the command, or the caller was told that it takes too
-                 * long: nobody waits for this job. */
-                plan_failed(job, BJ_ERROR_FAILED, "the job never began");
-                return;
-        }
-        job_execute(job, "block-commit",
-                    json_make("s:job-id", job->qemu_id, "s:device", job->root_node, "s:top-node",
-                              job->top_node, "s:base-node", job->base_node, "i:speed",
-                              (gint64) options_number(job->options, "speed"), "s:on-error",
-                              on_error ? on_error : "report", "s:filter-node-name", job->filter,
-                              "b:auto-finalize", FALSE, "b:auto-dismiss", FALSE, NULL),
-                    on_started);
+        json_object_set_string_member(arguments, "device", job->root_node);
+        json_object_set_string_member(arguments, "top-node", job->source_node);
+        json_object_set_string_member(arguments, "base-node", job->target_node);
+        if (job->header_node)
+                plan_set_backing(job, arguments);
+        start_text(job, arguments, "on-error");
+        start_command(job, "block-commit", arguments);
 }
 
-/* ---- tidy: what QEMU still holds of it ---- */
+/* ---- tidy: as long as the merged layers are there, base is no root node and the next job is refused ----
+ */
 
-static void on_tidy_looked(Job *job, const GError *error)
+static void tidy(Job *job)
 {
-        /* Something else holds the old layers, an export perhaps: the next job on the disk may be refused.
-         */
-        if (!error && job->record.result == RESULT_COMPLETED &&
-            graph_node(job->host->graph, job->top_node)) {
-                g_autofree char *text = g_strdup_printf("node '%s' (%s) could not be removed from QEMU",
-                                                        job->top_node, job->source);
-                job->host->observer->warning(job, text, job->host->observer_data);
+        if (job->driver->is_in_graph(job))
+                nodes_remove_unused(job);
+        if (job->target_was_read_only && (job->record.result != RESULT_COMPLETED || !job->driver->two_phase))
+                nodes_reopen_read_only(job, job->target_node);
+}
+
+/* ---- keep-top: another chain may stand on top, which is right as long as it finds what is below it ---- */
+
+static StepState keep_top_state(const Job *job)
+{
+        return job->record.result == RESULT_COMPLETED && options_flag(job->options, "keep-top") &&
+                               !job->deleted && !job->written.told
+                       ? STEP_DUE
+                       : STEP_DONE;
+}
+
+static void end_keep_top(Job *job, const char *why)
+{
+        job->deleted = TRUE;
+        if (why) {
+                job_set_error(job, -1, "'%s' was not made to name '%s' as its backing file: %s", job->source,
+                              job->target, why);
+                job->host->observer->warning(job, job->error_message, job->host->observer_data);
         }
-        job->tidied = error == NULL;
         job_step_end(job);
 }
 
-static void on_tidy_reply(JsonNode *result, const GError *error, gpointer data)
+static void on_rebased(GObject *source, GAsyncResult *result, gpointer data)
 {
-        Job *job = data;
+        g_autoptr(Job) job = data;
+        g_autofree char *output = NULL;
+        g_autoptr(GError) error = NULL;
+        GSubprocess *process = G_SUBPROCESS(source);
 
-        (void) result;
-        /* A node that went with its parent already is an error too; what counts is looked at afterwards. */
-        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_DISCONNECTED))
-                job->cut_off = TRUE;
-        else if (error)
-                job->look_again = TRUE;
-        if (--job->under_way > 0)
-                return;
-        if (job->cut_off)
-                job_step_end(job);
-        else if (job->look_again)
-                job->host->look(job->host, job, on_tidy_looked);
-        else {
-                job->tidied = TRUE;
-                job_step_end(job);
-        }
-}
-
-static void tidy_command(Job *job, const char *command, JsonObject *arguments)
-{
-        job->under_way++;
-        job_execute(job, command, arguments, on_tidy_reply);
-}
-
-/* The node and what it alone stores its data in. Nodes that QEMU named by itself go with their parents. */
-static void remove_node(Job *job, const GraphNode *node)
-{
-        if (node->name[0] != '#')
-                tidy_command(job, "blockdev-del", json_make("s:node-name", node->name, NULL));
-        for (guint i = 0; i < node->edges->len; i++) {
-                const GraphEdge *edge = &g_array_index(node->edges, GraphEdge, i);
-
-                if (strcmp(edge->name, "backing") != 0 && edge->child->parents == 1)
-                        remove_node(job, edge->child);
-        }
-}
-
-/* As long as they are there, base is no root node and the next job on the disk is refused. */
-static void remove_layers_above_base(Job *job)
-{
-        const GraphNode *node = graph_node(job->host->graph, job->top_node);
-
-        while (node && strcmp(node->name, job->base_node) != 0) {
-                const GraphNode *below =
-                        graph_is_filter(node) ? graph_filtered(node) : graph_child(node, "backing");
-
-                remove_node(job, node);
-                node = below;
-        }
-}
-
-/* QEMU 7.2 leaves the base writable, and so locked, after a commit that did not pivot. Options that are left
- * out of blockdev-reopen go back to their defaults; those that QEMU does not tell matter only to a writer.
- */
-static void reopen_base_read_only(Job *job)
-{
-        const GraphNode *base = graph_node(job->host->graph, job->base_node);
-        const GraphNode *file = base ? graph_child(base, "file") : NULL;
-        JsonArray *nodes;
-        JsonObject *node;
-
-        if (!job->base_was_read_only || !file || base->read_only || base->encrypted ||
-            !job->host->capabilities->has[CAPABILITY_REOPEN])
-                return;
-        node = json_make("s:driver", base->driver, "s:node-name", base->name, "b:read-only", TRUE, "s:file",
-                         file->name, "s:detect-zeroes", *base->detect_zeroes ? base->detect_zeroes : NULL,
-                         "o:cache", json_make("b:direct", base->direct, "b:no-flush", base->no_flush, NULL),
-                         NULL);
-        if (graph_child(base, "data-file"))
-                json_object_set_string_member(node, "data-file", graph_child(base, "data-file")->name);
-        if (graph_child(base, "backing"))
-                json_object_set_string_member(node, "backing", graph_child(base, "backing")->name);
-        nodes = json_array_new();
-        json_array_add_object_element(nodes, node);
-        tidy_command(job, "blockdev-reopen", json_make("a:options", nodes, NULL));
-        job->look_again = TRUE; /* for the chain to say that it is read-only */
-}
-
-static void tidy_run(Job *job)
-{
-        job->cut_off = job->look_again = FALSE;
-        job->under_way = 1; /* the step itself, so that it ends once */
-        if (job->status == STATUS_CONCLUDED)
-                tidy_command(job, "job-dismiss", json_make("s:id", job->qemu_id, NULL));
-        if (job->record.result == RESULT_COMPLETED)
-                remove_layers_above_base(job);
+        if (!g_subprocess_communicate_utf8_finish(process, result, &output, NULL, &error))
+                end_keep_top(job, error->message);
+        else if (!g_subprocess_get_successful(process))
+                end_keep_top(job, output && *output ? g_strchomp(output) : "qemu-img failed");
         else
-                reopen_base_read_only(job);
-        on_tidy_reply(NULL, NULL, job);
+                end_keep_top(job, NULL);
 }
 
-static const JobStep steps[] = {
+static void on_related(Job *job, const GError *error)
+{
+        g_autoptr(GError) failure = NULL;
+        g_autoptr(GSubprocess) process = NULL;
+
+        if (error) {
+                end_keep_top(job, error->message);
+                return;
+        }
+        /* QEMU rewrites headers only of chains that it has open, and to that of a format which is not top's
+         * own it gives a wrong format: change-backing-file, 7.2 to 11.1. */
+        process = g_subprocess_new(G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_MERGE,
+                                   &failure, "qemu-img", "rebase", "-u", "-f", job->source_format, "-b",
+                                   job->backing, "-F", job->target_format, "--", job->source, NULL);
+        if (process)
+                g_subprocess_communicate_utf8_async(process, NULL, NULL, on_rebased, job_ref(job));
+        else
+                end_keep_top(job, failure->message);
+}
+
+static void keep_top_run(Job *job)
+{
+        if (job->left_behind)
+                end_keep_top(job, job->left_behind);
+        else if (options_flag(job->options, "relative"))
+                files_relate(job, job->source, job->target, on_related);
+        else
+                on_related(job, NULL);
+}
+
+static const JobStep active_steps[] = {
         { "plan", plan_state, plan_run },
         { "record-intent", record_intent_state, record_intent_run },
+        { "begin", begin_state, begin_run },
         { "start", start_state, start_run },
         { "record-accepted", record_accepted_state, record_accepted_run },
         { "announce", announce_state, announce_run },
@@ -391,13 +304,58 @@ static const JobStep steps[] = {
         { "ask", ask_state, ask_run },
         { "reach-pending", reach_pending_state, NULL },
         { "record-target", record_target_state, record_target_run },
-        { "finalize", finalize_state, finalize_run },
+        { "finalize", finalize_state, finalize_pivot_run },
         { "conclude", conclude_state, NULL },
-        { "look", look_state, look_run },
+        { "look", look_state, look_two_phase_run },
         { "record-outcome", record_outcome_state, record_outcome_run },
-        { "tidy", tidy_state, tidy_run },
+        { "tidy", nodes_tidy_state, nodes_tidy_run },
+        { "delete", delete_state, delete_run },
         { "tell", tell_state, tell_run },
         { NULL, NULL, NULL },
 };
 
-const JobDriver active_commit_driver = { "active-commit", "commit", steps };
+static const JobStep steps[] = {
+        { "plan", plan_state, plan_run },
+        { "record-intent", record_intent_state, record_intent_run },
+        { "begin", begin_state, begin_run },
+        { "start", start_state, start_run },
+        { "record-accepted", record_accepted_state, record_accepted_run },
+        { "announce", announce_state, announce_run },
+        { "record-decision", record_decision_state, record_decision_run },
+        { "ask", ask_cancel_state, ask_cancel_run },
+        { "reach-pending", reach_pending_state, NULL },
+        { "check-pending", check_pending_state, check_pending_run },
+        { "flush", flush_state, flush_run },
+        { "finalize", finalize_state, finalize_single_run },
+        { "conclude", conclude_state, NULL },
+        { "look", look_state, look_single_run },
+        { "flush-outcome", flush_outcome_state, flush_outcome_run },
+        { "record-outcome", record_outcome_state, record_outcome_run },
+        { "tidy", nodes_tidy_state, nodes_tidy_run },
+        { "delete", delete_state, delete_run },
+        { "keep-top", keep_top_state, keep_top_run },
+        { "tell", tell_state, tell_run },
+        { NULL, NULL, NULL },
+};
+
+const JobDriver active_commit_driver = {
+        .name = "active-commit",
+        .type = "active-commit",
+        .kind = "commit",
+        .mode = "background",
+        .two_phase = TRUE,
+        .steps = active_steps,
+        .check = check,
+        .is_in_graph = two_phase_is_in_graph,
+        .tidy = tidy,
+};
+
+const JobDriver commit_driver = {
+        .name = "commit",
+        .type = "commit",
+        .kind = "commit",
+        .steps = steps,
+        .check = check,
+        .is_in_graph = single_phase_is_in_graph,
+        .tidy = tidy,
+};

@@ -3,10 +3,10 @@
 
 #include "job/job.h"
 
-/* Commit of the active layer into a layer below it: QEMU's block-commit with `top-node` at the root, which
- * is a mirror job inside QEMU: it gets ready, stays in sync, and pivots or not at its end. */
+/* Commit of layers into one below them: QEMU's block-commit.
+ *
+ * With the active layer at the top it is a mirror job inside QEMU: it gets ready, stays in sync, and pivots
+ * or not at its end. Below that it comes to its end by itself, and the header of the layer above top is
+ * rewritten. Which of the two it is shows when it is planned; it starts as the first. */
 
-extern const JobDriver active_commit_driver;
-
-/* What can be said of the options without a look at QEMU. `disk` is for the message. */
-gboolean commit_check_options(const Options *options, const char *disk, GError **error);
+extern const JobDriver active_commit_driver, commit_driver;

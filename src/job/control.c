@@ -32,6 +32,20 @@ gboolean job_pivot(Job *job, GError **error)
 {
         if (!check_active(job, error))
                 return FALSE;
+        if (job->driver->external) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_SUPPORTED,
+                            "job '%s' was started by somebody else (QEMU's '%s'): who started it has to end "
+                            "it, here "
+                            "it can be aborted",
+                            job->id, job->qemu_id);
+                return FALSE;
+        }
+        if (!job->driver->two_phase) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_READY,
+                            "job '%s' is a %s: it has no second phase and ends by itself", job->id,
+                            job->driver->type);
+                return FALSE;
+        }
         if (!job_is_ready(job)) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_READY,
                             "job '%s' is not ready for a pivot yet (%.0f %%): wait for its Ready signal",
@@ -72,6 +86,7 @@ typedef struct {
         Job *job;
         guint64 speed;
         gboolean pause;
+        char *mode;
         JobDone done;
         gpointer data;
 } Control;
@@ -90,6 +105,7 @@ static void control_end(Control *control, const GError *error)
 {
         control->done(control->job, error, control->data);
         job_unref(control->job);
+        g_free(control->mode);
         g_free(control);
 }
 
@@ -143,7 +159,7 @@ static void on_paused_or_resumed(JsonNode *result, const GError *error, gpointer
         if (error)
                 control->job->paused_by_user = !control->pause;
         else if (!control->pause)
-                control->job->paused_seen = 0;
+                job_seen_resumed(control->job);
         job_update_state(control->job);
         control_end(control, error);
 }
@@ -183,18 +199,60 @@ void job_resume(Job *job, JobDone done, gpointer data)
         pause_or_resume(job, FALSE, done, data);
 }
 
+static void on_mode_set(JsonNode *result, const GError *error, gpointer data)
+{
+        Control *control = data;
+        Job *job = control->job;
+
+        (void) result;
+        if (!error && strcmp(job->mode, control->mode) != 0) {
+                g_free(job->mode);
+                job->mode = g_steal_pointer(&control->mode);
+                job_changed(job, JOB_CHANGED_MODE);
+                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_RENAMED,
+                              NULL, NULL);
+        }
+        control_end(control, error);
+}
+
+static gboolean check_mode(const Job *job, const char *mode, GError **error)
+{
+        if (strcmp(mode, "write-blocking") != 0)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                            "mode '%s': the only mode that a running job can change to is 'write-blocking'",
+                            mode);
+        else if (!check_active(job, error))
+                return FALSE;
+        else if (strcmp(job->driver->type, "copy") != 0)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_SUPPORTED,
+                            "QEMU has no write-blocking mode for a job of type '%s'", job->driver->type);
+        else if (!job->host->capabilities->has[CAPABILITY_SET_MODE])
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_SUPPORTED,
+                            "the QEMU of job '%s' cannot change the mode of a running job: it lacks "
+                            "block-job-change "
+                            "(give the option 'mode' at the start)",
+                            job->id);
+        else
+                return TRUE;
+        return FALSE;
+}
+
 void job_set_mode(Job *job, const char *mode, JobDone done, gpointer data)
 {
         GError *error = NULL;
+        Control *control;
 
-        if (strcmp(mode, "write-blocking") != 0)
-                error = g_error_new(BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
-                                    "mode '%s': the only mode that a running job can change to is "
-                                    "'write-blocking'",
-                                    mode);
-        else if (check_active(job, &error))
-                error = g_error_new(BJ_ERROR, BJ_ERROR_NOT_SUPPORTED,
-                                    "QEMU has no write-blocking mode for a job of type '%s'",
-                                    job->driver->type);
-        fail(job, error, done, data);
+        if (!check_mode(job, mode, &error)) {
+                fail(job, error, done, data);
+                return;
+        }
+        if (strcmp(job->mode, mode) == 0) {
+                done(job, NULL, data);
+                return;
+        }
+        control = control_new(job, done, data);
+        control->mode = g_strdup(mode);
+        qmp_execute(job->host->qmp, "block-job-change",
+                    json_make("s:id", job->qemu_id, "s:type", "mirror", "s:copy-mode", mode, NULL),
+                    on_mode_set, control);
 }

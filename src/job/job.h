@@ -30,6 +30,7 @@ typedef enum {
         RESULT_FAILED,
         RESULT_LOST,
         RESULT_PIVOTED,
+        N_RESULTS
 } JobResult;
 
 /* What somebody asked for. */
@@ -65,6 +66,7 @@ typedef enum {
         JOB_CHANGED_TOTAL = 1 << 8,
         JOB_CHANGED_ERROR = 1 << 9,
         JOB_CHANGED_PROGRESS = 1 << 10,
+        JOB_CHANGED_MODE = 1 << 11,
 } JobChange;
 
 typedef struct Job Job;
@@ -87,9 +89,26 @@ typedef struct {
 } JobStep;
 
 typedef struct {
-        const char *type;     /* on the bus */
-        const char *kind;     /* in QEMU's job id */
-        const JobStep *steps; /* ended by a step without a name */
+        const char *name; /* in records */
+        const char *type; /* on the bus */
+        const char *kind; /* in QEMU's job id */
+        /* What it begins with in the field Mode; NULL: it has no modes. */
+        const char *mode;
+        gboolean two_phase;
+        gboolean silent;     /* no object on the bus: who asked for it waits for its end */
+        gboolean external;   /* somebody else started it in QEMU */
+        gboolean adds_layer; /* a pivot puts its target above `below`, which is a new image */
+        /* QEMU is not to keep the job when it is over. QEMU 7.2 crashes when it is asked for its nodes while
+         * it keeps a block-stream. The price: its error is told once, by an event. */
+        gboolean dismisses_itself;
+        /* Ended by a step without a name. `undo` is what a start that failed leaves to do, may be NULL. */
+        const JobStep *steps, *undo;
+        /* What can be said of the options without a look at QEMU; NULL: nothing. */
+        gboolean (*check)(const Job *job, GError **error);
+        /* Whether QEMU's graph shows that the job did what it is for; NULL: the graph does not show it. */
+        gboolean (*is_in_graph)(const Job *job);
+        /* Sends what is to be done in QEMU after the job's end, by nodes_command(). */
+        void (*tidy)(Job *job);
 } JobDriver;
 
 typedef struct {
@@ -106,6 +125,11 @@ typedef struct {
         void (*dropped)(Job *job, gpointer data);
 } JobObserver;
 
+/* An image that a disk of some domain uses, and who that is, for messages. */
+typedef struct {
+        char *path, *user;
+} ImageUse;
+
 /* What a job may use of the domain that it runs in. */
 struct JobHost {
         QmpConnection *qmp; /* NULL while there is none */
@@ -115,9 +139,30 @@ struct JobHost {
         gboolean may_tell; /* FALSE until the service has its name on the bus */
         /* Asks QEMU again for its graph and its jobs; `looked` is called when both are up to date. */
         void (*look)(JobHost *host, Job *job, JobLooked looked);
+        /* Writes the domain down as the job has left it; `saved` is called when that is on stable storage.
+         */
+        void (*save)(JobHost *host, Job *job, JobLooked saved);
+        /* QEMU was passed a descriptor of the file at `path`, and calls it /dev/fdset/`fdset`. */
+        void (*passed)(JobHost *host, gint64 fdset, const char *path);
+        /* ImageUse of every disk but the job's own. */
+        GPtrArray *(*images)(JobHost *host, const Job *job);
         const JobObserver *observer;
         gpointer observer_data;
 };
+
+/* An image that a job makes, or takes over, to write into. */
+typedef struct {
+        int fd;               /* that the caller passed, -1 = none */
+        char *driver;         /* of the protocol: "file", "host_device", "nbd", … */
+        JsonObject *protocol; /* options of blockdev-add for it */
+        char *format;
+        gboolean reuse, fresh, created; /* fresh: it is to be created; created: it was */
+        gboolean fixed;                 /* it cannot be made larger, and may be too large */
+        guint64 size, cluster_size;     /* bytes; cluster_size 0 = QEMU's own choice */
+        gboolean extended_l2, direct;   /* direct: past the host's page cache, as the disk is */
+        char *backing, *backing_format; /* for its header, NULL = none */
+        guint done;                     /* steps of it */
+} NewImage;
 
 struct Job {
         grefcount references;
@@ -126,9 +171,19 @@ struct Job {
 
         /* Fixed when the job is planned. */
         char *id, *domain, *disk, *device, *qemu_id, *filter;
-        char *top_node, *base_node; /* NULL until it is planned */
-        char *source, *target;      /* image file names */
-        gboolean base_was_read_only;
+        /* Nodes. `source_node` is the uppermost that is read, `target_node` the one that is written, NULL
+         * until it is planned. A job that did what it is for leaves the nodes from source_node down to
+         * end_node, which stays, without a use; end_node "" = all the way down. `header_node` is the one
+         * whose header is to name another backing file, NULL = none. */
+        char *source_node, *target_node, *end_node, *header_node;
+        char *source, *target; /* image file names */
+        char *active;          /* that of the active layer when the job began */
+        /* After a pivot: the layer that comes to stand under a new one or on top itself, "" = none. */
+        char *below;
+        char *source_format, *target_format;
+        char *backing;    /* to be written into header_node's header */
+        GPtrArray *stale; /* StaleFile, that the option "delete" removes; NULL = none */
+        gboolean target_was_read_only;
         char *instance; /* which QEMU process, as its domain says */
         Options *options;
         guint32 started_by;
@@ -144,6 +199,7 @@ struct Job {
         struct JobRecord writing;
         gint64 ready_time, end_time;
         gint64 hold_start, hold;
+        gint64 fdset;   /* QEMU's number for a descriptor that it was passed, plus one; 0 = none */
         int error_code; /* of BJ_ERROR, -1 = none */
         char *error_message;
 
@@ -153,6 +209,7 @@ struct Job {
         gboolean gone;   /* that QEMU is no more */
         guint64 current, total, speed;
         char *qemu_error;
+        gboolean end_seen; /* an event told of its end */
         gboolean io_failed, no_space;
         gboolean paused_by_user;
         guint paused_seen; /* looks in a row that found it paused */
@@ -161,10 +218,22 @@ struct Job {
         JobState state; /* as last told */
         const JobStep *step;
         gboolean advancing, announced, concluded, tidied, dropped;
-        JobDecision asked; /* what QEMU was asked for over this connection */
-        GError *refusal;   /* why a decision to pivot became a keep */
+        JobDecision asked;   /* what QEMU was asked for over this connection */
+        GError *refusal;     /* why a decision was given up: to pivot, or to finalize */
+        GError *start_error; /* why there is no job; it is being undone */
+
         guint retry;
-        char *root_node;     /* for the start: the uppermost node of the device */
+        char *root_node;                             /* for the start: the uppermost node of the device */
+        gpointer plan;                               /* plan.c's own, during its look */
+        NewImage *image;                             /* that it writes into, while it starts */
+        char *mode;                                  /* "background", "write-blocking", "" */
+        char *left_behind;                           /* what could not be tidied up, for its message */
+        gboolean checked, flushed, settled, deleted; /* steps that leave no trace elsewhere */
+        /* A job of QEMU's that is but a part of this one: creating an image. */
+        char *part_id;
+        gboolean part_over;
+        QmpReply part_done;
+        GError *part_error;
         guint under_way;     /* commands of a step that sends several */
         gboolean cut_off;    /* one of them was lost with the connection */
         gboolean look_again; /* what they did is to be looked at */
@@ -174,6 +243,10 @@ struct Job {
 
 /* job.c: the struct, its names, its record */
 Job *job_new(const JobDriver *driver, const char *domain, const char *disk, const char *device);
+/* The image that it is to make: by a name of its own, or what the kernel calls the descriptor `fd`, which is
+ * taken. */
+void job_set_target(Job *job, const char *target, int fd);
+void new_image_free(NewImage *image);
 Job *job_ref(Job *job);
 void job_unref(Job *job);
 void job_set_host(Job *job, JobHost *host);
@@ -181,14 +254,17 @@ const char *job_state_name(JobState state);
 const char *job_result_name(JobResult result);
 gboolean job_is_ready(const Job *job);
 double job_progress(const Job *job);
-
-JsonObject *job_to_json(const Job *job);
-/* NULL where the record makes no sense. */
-Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *drivers);
+/* The image that is the disk, as far as the job knows by now. */
+const char *job_disk_image(const Job *job);
 
 void job_changed(Job *job, guint changes);
 void job_update_state(Job *job);
 void job_set_error(Job *job, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/* record.c: what outlives the service of a job */
+JsonObject *job_to_json(const Job *job);
+/* NULL where the record makes no sense. */
+Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *drivers);
 
 /* step.c: what moves a job on */
 void job_advance(Job *job);
@@ -197,15 +273,25 @@ void job_step_end(Job *job);
 void job_execute(Job *job, const char *command, JsonObject *arguments, QmpReply reply);
 /* Writes the record; `done` as a step's own end. */
 void job_write(Job *job, JournalDurability durability, JournalDone done);
+/* There is no job: what was begun is undone, then who asked for it is told. Ends the current step. */
 void job_start_failed(Job *job, const GError *error);
+void job_start_failed_new(Job *job, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
+/* Ends a job of which nothing is left to do. `error` NULL: who asked for it has what he wanted. */
+void job_drop(Job *job, const GError *error);
+/* One of the states of `undo`, and what it does: the last. */
+StepState give_up_state(const Job *job);
+void give_up_run(Job *job);
 /* The caller is told that it takes too long. If QEMU has not been given the job yet, it never will be. */
 void job_start_is_late(Job *job, const GError *error);
 
 /* seen.c: what QEMU tells */
 void job_seen_status(Job *job, const char *status, gint64 when);
-void job_seen_ended(Job *job, const char *error, gint64 when);
+/* `data`: of the event that tells of the end. */
+void job_seen_ended(Job *job, JsonObject *data, const char *error, gint64 when);
+void job_seen_resumed(Job *job);
 void job_seen_query(Job *job, JsonObject *query_jobs_entry);
 void job_seen_block_query(Job *job, JsonObject *query_block_jobs_entry);
+void job_seen_part(Job *job, const char *status);
 void job_connection_lost(Job *job);
 void job_qemu_gone(Job *job);
 

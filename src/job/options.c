@@ -51,6 +51,16 @@ guint64 options_number(const Options *options, const char *key)
         return option ? option->number : 0;
 }
 
+gboolean options_has(const Options *options, const char *key)
+{
+        return find(options, key) != NULL;
+}
+
+gboolean options_given(const Options *options, const char *key)
+{
+        return options_text(options, key) || options_flag(options, key);
+}
+
 gboolean options_flag(const Options *options, const char *key)
 {
         return options_number(options, key) != 0;

@@ -22,6 +22,9 @@ void options_add(Options *options, const char *key, char type, const char *text,
 
 /* NULL, FALSE or 0 where the option was not given. */
 const char *options_text(const Options *options, const char *key);
+/* It is there; it is there and asks for something. */
+gboolean options_has(const Options *options, const char *key);
+gboolean options_given(const Options *options, const char *key);
 gboolean options_flag(const Options *options, const char *key);
 guint64 options_number(const Options *options, const char *key);
 

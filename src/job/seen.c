@@ -51,7 +51,7 @@ void job_seen_status(Job *job, const char *status, gint64 when)
 {
         set_status(job, status);
         /* From `waiting` on the source is drained: this is where guest writes begin to hang. */
-        if (job->status == STATUS_WAITING && !job->hold_start)
+        if (job->status == STATUS_WAITING && job->driver->two_phase && !job->hold_start)
                 job->hold_start = when;
         if (job->status == STATUS_CONCLUDED)
                 set_hold(job, when);
@@ -60,10 +60,30 @@ void job_seen_status(Job *job, const char *status, gint64 when)
         job_advance(job);
 }
 
-void job_seen_ended(Job *job, const char *error, gint64 when)
+static void set_io_status(Job *job, gboolean no_space, gboolean failed)
 {
+        if (job->no_space == no_space && job->io_failed == failed)
+                return;
+        job->no_space = no_space;
+        job->io_failed = failed;
+        job_changed(job, JOB_CHANGED_IO_STATUS);
+}
+
+/* QEMU forgets the error then. */
+void job_seen_resumed(Job *job)
+{
+        job->paused_seen = 0;
+        set_io_status(job, FALSE, FALSE);
+}
+
+void job_seen_ended(Job *job, JsonObject *data, const char *error, gint64 when)
+{
+        if (json_object_has_member(data, "len"))
+                set_progress(job, (guint64) json_integer(data, "offset"),
+                             (guint64) json_integer(data, "len"));
         set_qemu_error(job, error);
         set_hold(job, when);
+        job->end_seen = TRUE;
 }
 
 void job_seen_query(Job *job, JsonObject *entry)
@@ -88,11 +108,7 @@ void job_seen_block_query(Job *job, JsonObject *entry)
         guint64 speed = (guint64) json_integer(entry, "speed");
 
         set_progress(job, (guint64) json_integer(entry, "offset"), (guint64) json_integer(entry, "len"));
-        if (job->no_space != no_space || job->io_failed != failed) {
-                job->no_space = no_space;
-                job->io_failed = failed;
-                job_changed(job, JOB_CHANGED_IO_STATUS);
-        }
+        set_io_status(job, no_space, failed);
         if (job->speed != speed) {
                 job->speed = speed;
                 job_changed(job, JOB_CHANGED_SPEED);
@@ -104,11 +120,32 @@ void job_seen_block_query(Job *job, JsonObject *entry)
         job_update_state(job);
 }
 
+static void end_part(Job *job, const GError *error)
+{
+        QmpReply done = g_steal_pointer(&job->part_done);
+
+        if (done)
+                done(NULL, error, job);
+}
+
+void job_seen_part(Job *job, const char *status)
+{
+        if (g_strcmp0(status, "concluded") != 0)
+                return;
+        job->part_over = TRUE;
+        end_part(job, NULL);
+}
+
 void job_connection_lost(Job *job)
 {
+        g_autoptr(GError) error =
+                g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED,
+                            "the connection to the QEMU of domain '%s' was lost", job->domain);
+
         job->synced = FALSE;
         job->asked = DECISION_NONE;
         job->paused_seen = 0;
+        end_part(job, error);
         job_update_state(job);
 }
 

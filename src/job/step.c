@@ -1,7 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "job/job.h"
 
+#include <stdarg.h>
+
+#include "base/error.h"
 #include "base/test-point.h"
+
+static const JobStep *first_step(const Job *job)
+{
+        static const JobStep nothing[] = { { NULL, NULL, NULL } };
+
+        if (!job->start_error)
+                return job->driver->steps;
+        return job->driver->undo ? job->driver->undo : nothing;
+}
 
 void job_advance(Job *job)
 {
@@ -9,7 +21,7 @@ void job_advance(Job *job)
                 return;
         job_ref(job);
         job->advancing = TRUE;
-        for (const JobStep *step = job->driver->steps; step->name && !job->dropped;) {
+        for (const JobStep *step = first_step(job); step->name && !job->dropped;) {
                 StepState state = step->state(job);
 
                 if (state == STEP_WAIT)
@@ -24,7 +36,7 @@ void job_advance(Job *job)
                 if (job->step)
                         break;
                 /* It ended at once; what it changed may concern an earlier step. */
-                step = job->driver->steps;
+                step = first_step(job);
         }
         job->advancing = FALSE;
         if (!job->dropped)
@@ -94,14 +106,48 @@ void job_start_failed(Job *job, const GError *error)
 {
         if (job->dropped)
                 return;
+        if (!job->start_error)
+                job->start_error = g_error_copy(error);
+        if (job->driver->undo)
+                job_step_end(job);
+        else
+                job_drop(job, job->start_error);
+}
+
+void job_start_failed_new(Job *job, int code, const char *format, ...)
+{
+        va_list arguments;
+
+        va_start(arguments, format);
+        g_autoptr(GError) error = g_error_new_valist(BJ_ERROR, code, format, arguments);
+        va_end(arguments);
+        job_start_failed(job, error);
+}
+
+void job_drop(Job *job, const GError *error)
+{
+        JobStarted started = g_steal_pointer(&job->started);
+
+        if (job->dropped)
+                return;
         if (job->written.exists)
                 journal_remove(job->host->journal, JOURNAL_JOBS, job->id, NULL, NULL);
         job->dropped = TRUE;
         job->step = NULL;
-        if (job->started)
-                job->started(job, error, job->started_data);
-        job->started = NULL;
+        if (started)
+                started(job, error, job->started_data);
         job->host->observer->dropped(job, job->host->observer_data);
+}
+
+StepState give_up_state(const Job *job)
+{
+        (void) job;
+        return STEP_DUE;
+}
+
+void give_up_run(Job *job)
+{
+        job_drop(job, job->start_error);
 }
 
 void job_start_is_late(Job *job, const GError *error)

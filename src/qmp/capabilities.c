@@ -4,10 +4,12 @@
 #include "base/error.h"
 #include "base/json.h"
 
-/* A capability is there when the command has the member; without a member, when the command is there. */
+/* A capability is there when the command has the member; without a member, when the command is there. A
+ * `driver` is one of those that blockdev-add can open. */
 static const struct {
         const char *name, *command, *member;
         gboolean required;
+        const char *driver;
 } table[N_CAPABILITIES] = {
         [CAPABILITY_COMMIT] = { "commit", "block-commit", "filter-node-name", TRUE },
         [CAPABILITY_REOPEN] = { "reopen", "blockdev-reopen", "options", FALSE },
@@ -18,6 +20,19 @@ static const struct {
         [CAPABILITY_SET_MODE] = { "set-mode", "block-job-change", NULL, FALSE },
         [CAPABILITY_BACKING_MASK_PROTOCOL] = { "backing-mask-protocol", "block-commit",
                                                "backing-mask-protocol", FALSE },
+        [CAPABILITY_COPY] = { "copy", "blockdev-mirror", "filter-node-name", FALSE },
+        [CAPABILITY_PULL] = { "pull", "block-stream", "filter-node-name", FALSE },
+        [CAPABILITY_BACKUP] = { "backup", "blockdev-backup", "filter-node-name", FALSE },
+        [CAPABILITY_SNAPSHOT] = { "snapshot", "blockdev-snapshot", NULL, FALSE },
+        [CAPABILITY_CREATE] = { "create", "blockdev-create", NULL, FALSE },
+        [CAPABILITY_RESIZE] = { "resize", "block_resize", "node-name", FALSE },
+        [CAPABILITY_DESCRIPTORS] = { "descriptors", "add-fd", NULL, FALSE },
+        [CAPABILITY_BREAK_SNAPSHOT] = { "backup-break-snapshot", "blockdev-backup", "on-cbw-error", FALSE },
+        [CAPABILITY_SNAPSHOT_ACCESS] = { "snapshot-access", "blockdev-add", NULL, FALSE, "snapshot-access" },
+        [CAPABILITY_BOCHS] = { "bochs", "blockdev-add", NULL, FALSE, "bochs" },
+        [CAPABILITY_NBD] = { "nbd", "blockdev-add", NULL, FALSE, "nbd" },
+        [CAPABILITY_RBD] = { "rbd", "blockdev-add", NULL, FALSE, "rbd" },
+        [CAPABILITY_ISCSI] = { "iscsi", "blockdev-add", NULL, FALSE, "iscsi" },
 };
 
 static JsonObject *find(GHashTable *entries, const char *meta_type, const char *name)
@@ -33,6 +48,16 @@ static gboolean has_member(JsonObject *arguments, const char *name)
 
         for (guint i = 0; members && i < json_array_get_length(members); i++)
                 if (g_strcmp0(json_string(json_element(members, i), "name"), name) == 0)
+                        return TRUE;
+        return FALSE;
+}
+
+static gboolean has_variant(JsonObject *arguments, const char *name)
+{
+        JsonArray *variants = json_array(arguments, "variants");
+
+        for (guint i = 0; variants && i < json_array_get_length(variants); i++)
+                if (g_strcmp0(json_string(json_element(variants, i), "case"), name) == 0)
                         return TRUE;
         return FALSE;
 }
@@ -55,10 +80,11 @@ Capabilities *capabilities_new(JsonNode *schema)
         for (int i = 0; i < N_CAPABILITIES; i++) {
                 JsonObject *command = find(entries, "command", table[i].command);
                 const char *type = json_string(command, "arg-type");
+                JsonObject *arguments = type ? find(entries, "object", type) : NULL;
 
-                capabilities->has[i] =
-                        command && (!table[i].member ||
-                                    (type && has_member(find(entries, "object", type), table[i].member)));
+                capabilities->has[i] = command &&
+                                       (!table[i].member || has_member(arguments, table[i].member)) &&
+                                       (!table[i].driver || has_variant(arguments, table[i].driver));
                 if (capabilities->has[i])
                         g_ptr_array_add(names, (gpointer) table[i].name);
         }

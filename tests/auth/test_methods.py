@@ -4,6 +4,7 @@
 The table below has a row for each method of the live introspection. A new method without one fails here.
 """
 
+import os
 import socket
 import xml.etree.ElementTree as ElementTree
 
@@ -28,6 +29,13 @@ METHODS = {
     ("Domain", "Suspend"): lambda place: "()",
     ("Domain", "Resume"): lambda place: "()",
     ("Disk", "Commit"): lambda place: body(options({"active": True})),
+    ("Disk", "Copy"): lambda place: body(place.target_path, {}),
+    ("Disk", "CopyToFd"): lambda place: "(handle 0, @a{sv} {})",
+    ("Disk", "Pull"): lambda place: body({}),
+    ("Disk", "Backup"): lambda place: body(place.target_path, {}),
+    ("Disk", "BackupToFd"): lambda place: "(handle 0, @a{sv} {})",
+    ("Disk", "Snapshot"): lambda place: body(place.target_path, {}),
+    ("Disk", "Resize"): lambda place: "(uint64 67108864, @a{sv} {})",
     ("Job", "Abort"): lambda place: body(options({"force": True})),
     ("Job", "Pivot"): lambda place: body({}),
     ("Job", "SetSpeed"): lambda place: "(uint64 0,)",
@@ -49,6 +57,7 @@ class Place:
         self.job = busy.commit(active=True, speed=64 * KIB)
         self.paths = {"Manager": ROOT, "Domain": self.job["Domain"], "Disk": disk.path, "Job": self.job.path}
         self.listener_path = f"{lab.directory}/listener"
+        self.target_path = f"{lab.directory}/target.qcow2"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.listener_path)
         self.listener.listen()
@@ -68,6 +77,7 @@ class Place:
 
     def assert_untouched(self):
         assert self.look() == self.before
+        assert not os.path.exists(self.target_path)
         with pytest.raises(BlockingIOError):
             self.listener.accept()
 
@@ -94,7 +104,7 @@ def call_all(caller, place, **keywords):
     for interface, member in GUARDED:
         errors[interface, member] = caller.error(place.paths[interface], interface, member,
                                                  METHODS[interface, member](place),
-                                                 with_socket=member == "AttachDomainFd", **keywords)
+                                                 with_socket="Fd" in member, **keywords)
     return errors
 
 

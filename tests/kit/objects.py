@@ -82,6 +82,31 @@ class Disk(Remote):
     def commit(self, **keywords):
         return Job(self.client, self.call("Commit", "(a{sv})", options(keywords))[0])
 
+    def copy(self, target, **keywords):
+        return Job(self.client, self.call("Copy", "(sa{sv})", target, options(keywords))[0])
+
+    def copy_to_descriptor(self, descriptor, **keywords):
+        return self._to_descriptor("CopyToFd", descriptor, keywords)
+
+    def pull(self, **keywords):
+        return Job(self.client, self.call("Pull", "(a{sv})", options(keywords))[0])
+
+    def backup(self, target, **keywords):
+        return Job(self.client, self.call("Backup", "(sa{sv})", target, options(keywords))[0])
+
+    def backup_to_descriptor(self, descriptor, **keywords):
+        return self._to_descriptor("BackupToFd", descriptor, keywords)
+
+    def snapshot(self, overlay, **keywords):
+        self.call("Snapshot", "(sa{sv})", overlay, options(keywords))
+
+    def resize(self, size, **keywords):
+        self.call("Resize", "(ta{sv})", size, options(keywords))
+
+    def _to_descriptor(self, member, descriptor, keywords):
+        path, = self.call(member, "(ha{sv})", 0, options(keywords), descriptors=[descriptor])
+        return Job(self.client, path)
+
     def sources(self):
         return [layer["source"] for layer in self["Chain"]]
 
@@ -97,6 +122,9 @@ class Job(Remote):
 
     def set_speed(self, speed):
         self.call("SetSpeed", "(t)", speed)
+
+    def set_mode(self, mode):
+        self.call("SetMode", "(s)", mode)
 
     def pause(self):
         self.call("Pause")

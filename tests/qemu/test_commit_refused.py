@@ -63,11 +63,9 @@ def test_value_out_of_range(untouched, key, value):
         untouched.commit(active=True, **{key: value})
 
 
-@pytest.mark.parametrize("key, value", [
-    ("delete", True), ("relative", True), ("backing", "base.qcow2"), ("force", True),
-])
-def test_option_that_is_not_built(untouched, key, value):
-    with refused("NotSupported", key):
+@pytest.mark.parametrize("key, value", [("relative", True), ("backing", "base.qcow2"), ("keep-top", True)])
+def test_option_of_a_commit_below_the_active_layer(untouched, key, value):
+    with refused("InvalidArgument", key):
         untouched.commit(active=True, **{key: value})
 
 
@@ -75,8 +73,8 @@ def test_top_that_is_not_the_active_layer(lab):
     machine, _, disk = lab.standard(images.layers(lab.directory, 3))
     with refused("InvalidArgument", "top"):
         disk.commit(top="[1]", active=True)
-    with refused("NotSupported", "top"):
-        disk.commit(top="[1]")
+    with refused("InvalidArgument", "top"):
+        disk.commit(top="[1]", auto="pivot")
     assert machine.jobs() == {}
 
 

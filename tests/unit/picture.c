@@ -172,7 +172,7 @@ Graph *picture_read(const Picture *picture)
 {
         g_autoptr(Replies) replies = replies_new(picture);
         g_autoptr(GError) error = NULL;
-        Graph *graph = graph_new(replies->block, replies->nodes, replies->graph, &error);
+        Graph *graph = graph_new(replies->block, replies->nodes, replies->graph, NULL, &error);
 
         g_assert_no_error(error);
         g_assert_nonnull(graph);

@@ -393,7 +393,7 @@ static void depth_limit(void)
                 g_autoptr(JsonNode) a = parse_json(devices);
                 g_autoptr(JsonNode) b = parse_json(nodes->str);
                 g_autoptr(JsonNode) c = parse_json(graph_nodes->str);
-                g_autoptr(Graph) graph = graph_new(a, b, c, NULL);
+                g_autoptr(Graph) graph = graph_new(a, b, c, NULL, NULL);
                 g_autoptr(GError) error = NULL;
                 g_autoptr(Chain) chain = chain_new(graph->roots->pdata[0], &error);
 

@@ -354,7 +354,8 @@ static void unknown_form(void)
 
                 json_node_unref(*reply);
                 *reply = parse_json(texts[i / 3]);
-                g_autoptr(Graph) graph = graph_new(replies->block, replies->nodes, replies->graph, &error);
+                g_autoptr(Graph) graph =
+                        graph_new(replies->block, replies->nodes, replies->graph, NULL, &error);
                 if (JSON_NODE_HOLDS_ARRAY(replies->block) && JSON_NODE_HOLDS_ARRAY(replies->nodes) &&
                     JSON_NODE_HOLDS_OBJECT(replies->graph)) {
                         g_assert_no_error(error);
@@ -454,7 +455,8 @@ static void malformed(void)
                                                : which == 1 ? replies->nodes
                                                             : replies->graph,
                                                &at, how);
-                                graph = graph_new(replies->block, replies->nodes, replies->graph, NULL);
+                                graph = graph_new(replies->block, replies->nodes, replies->graph, NULL,
+                                                  NULL);
                                 g_assert_nonnull(graph);
                                 use_everything(graph);
                                 tried++;
@@ -518,7 +520,7 @@ static void circle(gconstpointer picture)
                 g_autoptr(GError) error = NULL;
                 g_autoptr(Graph) graph = NULL;
 
-                graph = graph_new(replies->block, replies->nodes, replies->graph, &error);
+                graph = graph_new(replies->block, replies->nodes, replies->graph, NULL, &error);
                 g_assert_error(error, BJ_ERROR, BJ_ERROR_QEMU);
                 g_assert_null(graph);
                 return;

@@ -6,8 +6,10 @@
 #include "base/json.h"
 #include "job/job.h"
 
-static const JobDriver commit_driver = { "active-commit", "commit", NULL };
-static const JobDriver copy_driver = { "copy", "mirror", NULL };
+static const JobDriver commit_driver = {
+        .name = "active-commit", .type = "active-commit", .kind = "commit", .two_phase = TRUE
+};
+static const JobDriver copy_driver = { .name = "copy", .type = "copy", .kind = "mirror", .two_phase = TRUE };
 static const JobDriver *const drivers[] = { &copy_driver, &commit_driver, NULL };
 
 #define LOWER "abcdefghijklmnopqrstuvwxyz"
@@ -127,11 +129,11 @@ static Job *full_job(void)
 {
         Job *job = job_new(&commit_driver, "vm-1", "vda", "/machine/peripheral/vda/virtio-backend");
 
-        job->top_node = g_strdup("top");
-        job->base_node = g_strdup("#block381");
+        job->source_node = g_strdup("top");
+        job->target_node = g_strdup("#block381");
         job->source = g_strdup("/images/top \"ä\".qcow2");
         job->target = g_strdup("/images/base\n.qcow2");
-        job->base_was_read_only = TRUE;
+        job->target_was_read_only = TRUE;
         job->instance = g_strdup("4711-123456");
         job->options = options_new();
         options_add(job->options, "base", 's', "[1]", 0);
@@ -175,11 +177,11 @@ static void round_trip(void)
         g_assert_cmpstr(read->device, ==, "/machine/peripheral/vda/virtio-backend");
         g_assert_cmpstr(read->qemu_id, ==, job->qemu_id);
         g_assert_cmpstr(read->filter, ==, job->filter);
-        g_assert_cmpstr(read->top_node, ==, "top");
-        g_assert_cmpstr(read->base_node, ==, "#block381");
+        g_assert_cmpstr(read->source_node, ==, "top");
+        g_assert_cmpstr(read->target_node, ==, "#block381");
         g_assert_cmpstr(read->source, ==, "/images/top \"ä\".qcow2");
         g_assert_cmpstr(read->target, ==, "/images/base\n.qcow2");
-        g_assert_true(read->base_was_read_only);
+        g_assert_true(read->target_was_read_only);
         g_assert_cmpstr(read->instance, ==, "4711-123456");
         g_assert_cmpuint(read->started_by, ==, G_MAXUINT32);
         g_assert_cmpint(read->start_time, ==, job->start_time);
@@ -281,9 +283,9 @@ static void refused(void)
                 { "qemu-job-id", NULL },
                 { "qemu-job-id", "{}" },
                 { "filter-node", NULL },
-                { "top-node", NULL },
-                { "base-node", NULL },
-                { "base-node", "true" },
+                { "source-node", NULL },
+                { "target-node", NULL },
+                { "target-node", "true" },
                 { "source", NULL },
                 { "target", NULL },
                 { "target", "null" },
@@ -333,11 +335,13 @@ static void refused_whole(void)
 /* Odd values in what is not needed to know the disk do no harm: no crash, no nonsense on the bus. */
 static void odd_members(void)
 {
-        static const char *const members[] = {
-                "options", "started-by", "start-time", "accepted",          "hold-start",
-                "hold",    "ready-time", "end-time",   "error-message",     "current",
-                "total",   "speed",      "told",       "base-was-read-only"
-        };
+        static const char *const members[] = { "options",       "started-by",
+                                               "start-time",    "accepted",
+                                               "hold-start",    "hold",
+                                               "ready-time",    "end-time",
+                                               "error-message", "current",
+                                               "total",         "speed",
+                                               "told",          "target-was-read-only" };
         static const char *const values[] = { "null",
                                               "-1",
                                               "0.5",

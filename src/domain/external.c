@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job/external.h"
+
+#include <string.h>
+
+#include "base/json.h"
+#include "domain/domain.h"
+
+/* Jobs of somebody else, found in what QEMU says of its jobs. */
+
+#define EXTERNAL_MAX 64
+
+static gboolean works_on(const GraphRoot *root, const char *id)
+{
+        const GraphNode *node = root ? root->node : NULL;
+
+        while (node && g_strcmp0(node->job, id) != 0)
+                node = graph_is_filter(node) ? graph_filtered(node) : graph_child(node, "backing");
+        return node != NULL;
+}
+
+static const Disk *disk_of(Domain *domain, const char *id)
+{
+        for (guint i = 0; i < domain->disks->len; i++) {
+                const Disk *disk = domain->disks->pdata[i];
+                if (works_on(graph_root(domain->host.graph, disk->device), id))
+                        return disk;
+        }
+        return NULL;
+}
+
+static void adopt(Domain *domain, JsonObject *entry)
+{
+        const char *id = json_string(entry, "id");
+        const Disk *disk;
+
+        if (!id || domain_job_by_qemu_id(domain, id) || domain_job_by_part_id(domain, id) ||
+            domain->jobs->len >= EXTERNAL_MAX)
+                return;
+        disk = disk_of(domain, id);
+        g_autoptr(Job) job = external_new(domain->host.graph, entry, domain->name, disk ? disk->target : "",
+                                          disk ? disk->device : "", disk ? disk_source(disk) : "");
+        if (!job)
+                return;
+        job->instance = g_strdup(domain->instance);
+        domain_add_job(domain, job);
+        job->synced = TRUE;
+        job_seen_query(job, entry);
+        job_advance(job);
+}
+
+void domain_find_external_jobs(Domain *domain)
+{
+        JsonArray *jobs = domain->jobs_seen && JSON_NODE_HOLDS_ARRAY(domain->jobs_seen)
+                                  ? json_node_get_array(domain->jobs_seen)
+                                  : NULL;
+
+        for (guint i = 0; domain->shown && domain->host.graph && jobs && i < json_array_get_length(jobs);
+             i++)
+                adopt(domain, json_element(jobs, i));
+        g_clear_pointer(&domain->jobs_seen, json_node_unref);
+}

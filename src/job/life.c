@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job/life.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "job/files.h"
+
+#define RETRY_MILLISECONDS 1000
+
+gboolean job_is_connected(const Job *job)
+{
+        return job->synced && job->host->qmp;
+}
+
+/* In QEMU's job list the job has come to its end, or it is not there any more. */
+gboolean job_has_ended(const Job *job)
+{
+        return job->gone ||
+               (job_is_connected(job) && (job->status == STATUS_CONCLUDED || job->status == STATUS_ABSENT));
+}
+
+gboolean job_is_past_ready(const Job *job)
+{
+        return job_has_ended(job) || (job_is_connected(job) && job->status >= STATUS_WAITING);
+}
+
+gboolean job_is_pending(const Job *job)
+{
+        return !job_has_ended(job) && job->status == STATUS_PENDING;
+}
+
+StepState record_intent_state(const Job *job)
+{
+        return job->written.exists ? STEP_DONE : STEP_DUE;
+}
+
+static void on_intent_recorded(const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        if (error)
+                job_start_failed(job, error);
+        else
+                job_step_end(job);
+}
+
+void record_intent_run(Job *job)
+{
+        job_write(job, JOURNAL_SYNCED, on_intent_recorded);
+}
+
+StepState begin_state(const Job *job)
+{
+        if (job->record.accepted || job->started)
+                return STEP_DONE;
+        return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
+}
+
+void begin_run(Job *job)
+{
+        job_start_failed_new(job, job->gone ? BJ_ERROR_DISCONNECTED : BJ_ERROR_FAILED,
+                             job->gone ? "QEMU went away before it took the job" : "the job never began");
+}
+
+StepState start_state(const Job *job)
+{
+        if (job->record.accepted)
+                return STEP_DONE;
+        return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
+}
+
+JsonObject *start_arguments(const Job *job)
+{
+        return json_make("s:job-id", job->qemu_id, "i:speed", (gint64) options_number(job->options, "speed"),
+                         "s:filter-node-name", job->filter, "b:auto-finalize", FALSE, "b:auto-dismiss",
+                         job->driver->dismisses_itself, NULL);
+}
+
+void start_text(const Job *job, JsonObject *arguments, const char *option)
+{
+        const char *text = options_text(job->options, option);
+
+        if (text)
+                json_object_set_string_member(arguments, option, text);
+}
+
+void start_number(const Job *job, JsonObject *arguments, const char *argument, const char *option)
+{
+        if (options_number(job->options, option))
+                json_object_set_int_member(arguments, argument,
+                                           (gint64) options_number(job->options, option));
+}
+
+static void on_started(JsonNode *result, const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        (void) result;
+        if (!error)
+                job->record.accepted = TRUE;
+        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU)) {
+                int code = bj_error_of_qemu(error->message);
+
+                /* Of a lock QEMU does not say on what. */
+                if (code == BJ_ERROR_IMAGE_IN_USE)
+                        job_start_failed_new(job, code, "'%s' is in use by somebody else: %s", job->target,
+                                             error->message);
+                else
+                        job_start_failed_new(job, code, "%s", error->message);
+        } else
+                job_step_end(job);
+}
+
+void start_command(Job *job, const char *command, JsonObject *arguments)
+{
+        if (!job->gone && job->started) {
+                job_execute(job, command, arguments, on_started);
+                return;
+        }
+        /* QEMU went away meanwhile, or the caller was told that it takes too long. */
+        json_object_unref(arguments);
+        begin_run(job);
+}
+
+StepState record_accepted_state(const Job *job)
+{
+        return job->written.accepted ? STEP_DONE : STEP_DUE;
+}
+
+void job_warn(Job *job, const GError *error)
+{
+        if (job->host)
+                job->host->observer->warning(job, error->message, job->host->observer_data);
+}
+
+static void on_accepted_recorded(const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        /* The intent is on disk and QEMU runs the job: recovery finds it there. */
+        if (error) {
+                job_warn(job, error);
+                job->written.accepted = TRUE;
+        }
+        job_step_end(job);
+}
+
+void record_accepted_run(Job *job)
+{
+        job_write(job, JOURNAL_RENAMED, on_accepted_recorded);
+}
+
+StepState announce_state(const Job *job)
+{
+        if (job->announced)
+                return STEP_DONE;
+        return job->host->may_tell ? STEP_DUE : STEP_WAIT;
+}
+
+void announce_run(Job *job)
+{
+        job->announced = TRUE;
+        job_update_state(job);
+        job->host->observer->announced(job, job->host->observer_data);
+        if (job->started)
+                job->started(job, NULL, job->started_data);
+        job->started = NULL;
+        job_step_end(job);
+}
+
+StepState record_decision_state(const Job *job)
+{
+        return job->record.decision == job->written.decision || job_is_past_ready(job) ? STEP_DONE
+                                                                                       : STEP_DUE;
+}
+
+void job_refuse(Job *job, const GError *error)
+{
+        job->record.decision = DECISION_NONE;
+        g_clear_error(&job->refusal);
+        job->refusal = g_error_copy(error);
+        job->host->observer->refused(job, error, job->host->observer_data);
+}
+
+static void on_decision_recorded(const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        if (error && job->writing.decision == DECISION_PIVOT) {
+                /* Where this cannot be written, the record at PENDING cannot be either. */
+                if (job->record.decision == DECISION_PIVOT)
+                        job_refuse(job, error);
+        } else if (error) {
+                /* Leaving the source as the disk needs no record. */
+                job_warn(job, error);
+                job->written.decision = job->writing.decision;
+        }
+        job_step_end(job);
+}
+
+void record_decision_run(Job *job)
+{
+        job_write(job, JOURNAL_SYNCED, on_decision_recorded);
+}
+
+StepState reach_pending_state(const Job *job)
+{
+        return job_has_ended(job) || (job_is_connected(job) && job->status == STATUS_PENDING) ? STEP_DONE
+                                                                                              : STEP_WAIT;
+}
+
+StepState finalize_state(const Job *job)
+{
+        if (job_has_ended(job) || (job_is_connected(job) && job->status != STATUS_PENDING))
+                return STEP_DONE;
+        return job_is_connected(job) ? STEP_DUE : STEP_WAIT;
+}
+
+static void on_finalize_looked(Job *job, const GError *error)
+{
+        (void) error;
+        job_step_end(job);
+}
+
+static void on_finalized(JsonNode *result, const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        (void) result;
+        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU))
+                job->host->look(job->host, job, on_finalize_looked);
+        else
+                job_step_end(job);
+}
+
+void finalize_command(Job *job, gboolean finalize)
+{
+        job_execute(job, finalize ? "job-finalize" : "job-cancel", json_make("s:id", job->qemu_id, NULL),
+                    on_finalized);
+}
+
+StepState conclude_state(const Job *job)
+{
+        return job_has_ended(job) ? STEP_DONE : STEP_WAIT;
+}
+
+StepState look_state(const Job *job)
+{
+        if (job->record.result != RESULT_NONE)
+                return STEP_DONE;
+        return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
+}
+
+void look_command(Job *job, JobLooked looked)
+{
+        if (job->gone)
+                looked(job, NULL);
+        else
+                job->host->look(job->host, job, looked);
+}
+
+void set_result(Job *job, JobResult result)
+{
+        job->record.result = result;
+        job->end_time = g_get_real_time();
+        if (job->refusal && result != RESULT_COMPLETED)
+                job_set_error(job, job->refusal->code, "the %s was given up: %s",
+                              job->driver->two_phase ? "pivot" : "end of the job", job->refusal->message);
+}
+
+gboolean job_was_cancelled(const Job *job)
+{
+        return g_strcmp0(job->qemu_error, g_strerror(ECANCELED)) == 0 ||
+               g_strcmp0(job->qemu_error, "Operation canceled") == 0;
+}
+
+void set_result_failed(Job *job)
+{
+        set_result(job, RESULT_FAILED);
+        job_set_error(job, bj_error_of_qemu(job->qemu_error), "%s", job->qemu_error);
+}
+
+StepState record_outcome_state(const Job *job)
+{
+        if (job->written.result != RESULT_NONE)
+                return STEP_DONE;
+        return job->retry ? STEP_WAIT : STEP_DUE;
+}
+
+static gboolean on_retry(gpointer data)
+{
+        Job *job = data;
+
+        job->retry = 0;
+        job_advance(job);
+        return G_SOURCE_REMOVE;
+}
+
+static void on_outcome_recorded(const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        /* An outcome is not told before it is on stable storage. */
+        if (error) {
+                job_warn(job, error);
+                job->retry = g_timeout_add(RETRY_MILLISECONDS, on_retry, job);
+        }
+        job_step_end(job);
+}
+
+void record_outcome_run(Job *job)
+{
+        job_write(job, JOURNAL_SYNCED, on_outcome_recorded);
+}
+
+StepState delete_state(const Job *job)
+{
+        return job->record.result == RESULT_COMPLETED && options_flag(job->options, "delete") &&
+                               job->stale && !job->deleted && !job->written.told
+                       ? STEP_DUE
+                       : STEP_DONE;
+}
+
+static void on_deleted(Job *job, const GError *error)
+{
+        job->deleted = TRUE;
+        if (error) {
+                job_set_error(job, -1, "%s", error->message);
+                job_warn(job, error);
+        }
+        job_step_end(job);
+}
+
+void delete_run(Job *job)
+{
+        g_autoptr(GError) error = NULL;
+
+        if (!job->left_behind) {
+                files_remove_stale(job, on_deleted);
+                return;
+        }
+        g_set_error(&error, BJ_ERROR, BJ_ERROR_FAILED, "nothing was deleted: %s", job->left_behind);
+        on_deleted(job, error);
+}
+
+StepState tell_state(const Job *job)
+{
+        if (job->concluded)
+                return STEP_DONE;
+        return job->host->may_tell ? STEP_DUE : STEP_WAIT;
+}
+
+static void on_told_recorded(const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        if (!job->host) {
+                /* The domain was taken away meanwhile: told when the job is adopted. */
+                job->record.told = FALSE;
+                job_step_end(job);
+                return;
+        }
+        if (error)
+                job_warn(job, error);
+        job->concluded = TRUE;
+        job_update_state(job);
+        job_changed(job, JOB_CHANGED_RESULT | JOB_CHANGED_END |
+                                 (job->error_code >= 0 || job->error_message ? JOB_CHANGED_ERROR : 0));
+        job->host->observer->concluded(job, job->host->observer_data);
+        job_step_end(job);
+}
+
+/* Written first, then sent: who hears of an end may well stop the service that very moment, and its next
+ * start must not tell it again. */
+void tell_run(Job *job)
+{
+        job->record.told = TRUE;
+        job_write(job, JOURNAL_RENAMED, on_told_recorded);
+}
