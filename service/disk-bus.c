@@ -170,17 +170,6 @@ static void on_started(Job *job, const GError *error, gpointer data)
                 request_reply_object(request, job_path(job));
 }
 
-static void on_done(Job *job, const GError *error, gpointer data)
-{
-        Request *request = data;
-
-        (void) job;
-        if (error)
-                request_fail(request, error);
-        else
-                request_reply(request);
-}
-
 /* What comes before the options in the message has been read: `target` or a copy of `fd`, which is taken, or
  * neither. `name` and `number` add one more option that is an argument on the bus; NULL = none. */
 static void start(Request *request, const JobDriver *driver, const OptionRule *rules, const char *target,
@@ -200,7 +189,7 @@ static void start(Request *request, const JobDriver *driver, const OptionRule *r
         if (name)
                 options_add(options, name, 't', NULL, number);
         engine_start_job(disk, driver, g_steal_pointer(&options), target, fd, request->uid,
-                         driver->silent ? on_done : on_started, request);
+                         driver->silent ? request_job_done : on_started, request);
 }
 
 static void start_with_target(Request *request, const JobDriver *driver, const OptionRule *rules)

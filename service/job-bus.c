@@ -157,17 +157,6 @@ void run_Job_Pivot(Request *request)
         end_job(request, pivot_rules);
 }
 
-static void on_done(Job *job, const GError *error, gpointer data)
-{
-        Request *request = data;
-
-        (void) job;
-        if (error)
-                request_fail(request, error);
-        else
-                request_reply(request);
-}
-
 void run_Job_SetSpeed(Request *request)
 {
         Job *job = request_job(request);
@@ -176,7 +165,7 @@ void run_Job_SetSpeed(Request *request)
         if (!job || !may_ask(request, job))
                 return;
         sd_bus_message_read(request->message, "t", &speed);
-        job_set_speed(job, speed, on_done, request);
+        job_set_speed(job, speed, request_job_done, request);
 }
 
 void run_Job_Pause(Request *request)
@@ -184,7 +173,7 @@ void run_Job_Pause(Request *request)
         Job *job = request_job(request);
 
         if (job && may_ask(request, job))
-                job_pause(job, on_done, request);
+                job_pause(job, request_job_done, request);
 }
 
 void run_Job_Resume(Request *request)
@@ -192,7 +181,7 @@ void run_Job_Resume(Request *request)
         Job *job = request_job(request);
 
         if (job && may_ask(request, job))
-                job_resume(job, on_done, request);
+                job_resume(job, request_job_done, request);
 }
 
 void run_Job_SetMode(Request *request)
@@ -203,7 +192,7 @@ void run_Job_SetMode(Request *request)
         if (!job || !may_ask(request, job))
                 return;
         sd_bus_message_read(request->message, "s", &mode);
-        job_set_mode(job, mode, on_done, request);
+        job_set_mode(job, mode, request_job_done, request);
 }
 
 void run_Job_Dismiss(Request *request)
@@ -211,7 +200,7 @@ void run_Job_Dismiss(Request *request)
         Job *job = request_job(request);
 
         if (job)
-                engine_dismiss(request->service->engine, job, on_done, request);
+                engine_dismiss(request->service->engine, job, request_job_done, request);
 }
 
 #define CONSTANT(name, type) SD_BUS_PROPERTY(name, type, get_job_property, 0, SD_BUS_VTABLE_PROPERTY_CONST)

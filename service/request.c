@@ -353,6 +353,17 @@ void request_fail_new(Request *request, int code, const char *format, ...)
         request_fail(request, error);
 }
 
+void request_job_done(Job *job, const GError *error, gpointer data)
+{
+        Request *request = data;
+
+        (void) job;
+        if (error)
+                request_fail(request, error);
+        else
+                request_reply(request);
+}
+
 Domain *request_domain(Request *request)
 {
         const char *path = sd_bus_message_get_path(request->message);

@@ -32,6 +32,9 @@ void request_reply_message(Request *request, sd_bus_message *reply);
 void request_fail(Request *request, const GError *error);
 void request_fail_new(Request *request, int code, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
+/* A JobDone with the request as its data: a reply without arguments, or the error. */
+void request_job_done(Job *job, const GError *error, gpointer data);
+
 /* Before a command to QEMU on behalf of the request: if QEMU misses its deadline the caller is told Timeout,
  * and what comes later is nobody's. Ends the request and answers FALSE where QEMU is late already. */
 gboolean request_ask(Request *request, Domain *domain);

@@ -12,13 +12,6 @@
 
 /* ---- plan: the active layer, or all of the chain, into a node of ours ---- */
 
-static void on_target_planned(Job *job, const GError *error)
-{
-        (void) error;
-        job->target_node = g_strdup_printf("bj-%s-t", job->id);
-        job_step_end(job);
-}
-
 static void on_found(Job *job, const Chain *chain, int top, int base)
 {
         (void) top;
@@ -26,8 +19,7 @@ static void on_found(Job *job, const Chain *chain, int top, int base)
         if (plan_take(job, chain, 0, 0))
                 target_plan(job, chain, chain_layer(chain, 0),
                             g_strcmp0(options_text(job->options, "sync"), "top") == 0 ? chain_layer(chain, 1)
-                                                                                      : NULL,
-                            on_target_planned);
+                                                                                      : NULL);
 }
 
 static void plan_run(Job *job)
@@ -142,19 +134,12 @@ static const JobStep steps[] = {
         { NULL, NULL, NULL },
 };
 
-static const JobStep undo[] = {
-        { "remove-target", remove_target_state, remove_target_run },
-        { "remove-file", remove_file_state, remove_file_run },
-        { "give-up", give_up_state, give_up_run },
-        { NULL, NULL, NULL },
-};
-
 const JobDriver backup_driver = {
         .name = "backup",
         .type = "backup",
         .kind = "backup",
         .steps = steps,
-        .undo = undo,
+        .undo = target_undo,
         .check = target_check,
         .tidy = target_close,
 };

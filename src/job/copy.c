@@ -22,13 +22,6 @@ static gboolean check(const Job *job, GError **error)
 
 /* ---- plan: the active layer, or all of the chain, into a node of ours ---- */
 
-static void on_target_planned(Job *job, const GError *error)
-{
-        (void) error;
-        job->target_node = g_strdup_printf("bj-%s-t", job->id);
-        job_step_end(job);
-}
-
 static void on_found(Job *job, const Chain *chain, int top, int base)
 {
         const Layer *active = chain_layer(chain, 0), *backing = NULL;
@@ -47,7 +40,7 @@ static void on_found(Job *job, const Chain *chain, int top, int base)
         g_free(job->mode);
         job->mode = g_strdup(options_text(job->options, "mode") ? options_text(job->options, "mode")
                                                                 : job->driver->mode);
-        target_plan(job, chain, active, backing, on_target_planned);
+        target_plan(job, chain, active, backing);
 }
 
 static void plan_run(Job *job)
@@ -157,13 +150,6 @@ static const JobStep steps[] = {
         { NULL, NULL, NULL },
 };
 
-static const JobStep undo[] = {
-        { "remove-target", remove_target_state, remove_target_run },
-        { "remove-file", remove_file_state, remove_file_run },
-        { "give-up", give_up_state, give_up_run },
-        { NULL, NULL, NULL },
-};
-
 const JobDriver copy_driver = {
         .name = "copy",
         .type = "copy",
@@ -172,7 +158,7 @@ const JobDriver copy_driver = {
         .two_phase = TRUE,
         .adds_layer = TRUE,
         .steps = steps,
-        .undo = undo,
+        .undo = target_undo,
         .check = check,
         .is_in_graph = two_phase_is_in_graph,
         .tidy = tidy,

@@ -224,7 +224,7 @@ struct Job {
 
         guint retry;
         char *root_node;                             /* for the start: the uppermost node of the device */
-        gpointer plan;                               /* plan.c's own, during its look */
+        gpointer plan;                               /* of the step "plan" alone, while it waits */
         NewImage *image;                             /* that it writes into, while it starts */
         char *mode;                                  /* "background", "write-blocking", "" */
         char *left_behind;                           /* what could not be tidied up, for its message */

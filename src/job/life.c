@@ -206,6 +206,23 @@ void record_decision_run(Job *job)
         job_write(job, JOURNAL_SYNCED, on_decision_recorded);
 }
 
+static void on_asked(JsonNode *result, const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        (void) result;
+        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) && !job_is_past_ready(job)) {
+                job->asked = DECISION_NONE;
+                job_refuse(job, error);
+        }
+        job_step_end(job);
+}
+
+void ask_command(Job *job, const char *command, JsonObject *arguments)
+{
+        job_execute(job, command, arguments, on_asked);
+}
+
 StepState reach_pending_state(const Job *job)
 {
         return job_has_ended(job) || (job_is_connected(job) && job->status == STATUS_PENDING) ? STEP_DONE

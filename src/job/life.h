@@ -47,6 +47,10 @@ void record_decision_run(Job *job);
 /* A decision that cannot be carried out: the job goes on without it. */
 void job_refuse(Job *job, const GError *error);
 
+/* "ask": its `state` and `run` are in two-phase.h and single-phase.h. What QEMU refuses is no decision any
+ * more. */
+void ask_command(Job *job, const char *command, JsonObject *arguments);
+
 /* "reach-pending": waits until QEMU holds the job there, or it has ended without that. */
 StepState reach_pending_state(const Job *job);
 

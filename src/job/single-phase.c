@@ -15,22 +15,10 @@ StepState ask_cancel_state(const Job *job)
         return job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
 
-static void on_asked(JsonNode *result, const GError *error, gpointer data)
-{
-        Job *job = data;
-
-        (void) result;
-        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) && !job_is_past_ready(job)) {
-                job->asked = DECISION_NONE;
-                job_refuse(job, error);
-        }
-        job_step_end(job);
-}
-
 void ask_cancel_run(Job *job)
 {
         job->asked = DECISION_CANCEL;
-        job_execute(job, "job-cancel", json_make("s:id", job->qemu_id, NULL), on_asked);
+        ask_command(job, "job-cancel", json_make("s:id", job->qemu_id, NULL));
 }
 
 StepState at_pending_state(const Job *job, gboolean done)

@@ -22,13 +22,6 @@ static gboolean check(const Job *job, GError **error)
 
 /* ---- plan ---- */
 
-static void on_target_planned(Job *job, const GError *error)
-{
-        (void) error;
-        job->target_node = g_strdup_printf("bj-%s-t", job->id);
-        job_step_end(job);
-}
-
 static void on_found(Job *job, const Chain *chain, int top, int base)
 {
         const Layer *active = chain_layer(chain, 0);
@@ -48,7 +41,7 @@ static void on_found(Job *job, const Chain *chain, int top, int base)
                 return;
         job->below = g_strdup(active->source);
         job->end_node = g_strdup(active->node);
-        target_plan(job, chain, active, active, on_target_planned);
+        target_plan(job, chain, active, active);
 }
 
 static void plan_run(Job *job)

@@ -126,37 +126,25 @@ static gboolean plan_format(Job *job, const Layer *like, const Layer *backing)
         return FALSE;
 }
 
-typedef struct {
-        Job *job;
-        Chain *chain;
-        FilesDone done;
-} Planned;
-
-static void planned_end(Planned *planned, const GError *error)
-{
-        if (error)
-                job_start_failed(planned->job, error);
-        else
-                planned->done(planned->job, NULL);
-        chain_free(planned->chain);
-        g_free(planned);
-}
-
 static void on_examined(Job *job, const GError *error)
 {
-        planned_end(g_steal_pointer(&job->plan), error);
+        Chain *chain = g_steal_pointer(&job->plan);
+
+        chain_free(chain);
+        if (error) {
+                job_start_failed(job, error);
+                return;
+        }
+        job->target_node = g_strdup_printf("bj-%s-t", job->id);
+        job_step_end(job);
 }
 
 static void examine(Job *job)
 {
-        Planned *planned = job->plan;
-
-        if (!job->host)
-                planned_end(planned, job->start_error);
-        else if (job->image->protocol)
+        if (job->image->protocol || !job->host)
                 on_examined(job, NULL);
         else
-                files_examine_target(job, planned->chain, job->host->images(job->host, job), on_examined);
+                files_examine_target(job, job->plan, job->host->images(job->host, job), on_examined);
 }
 
 static void on_related(Job *job, const GError *error)
@@ -169,11 +157,10 @@ static void on_related(Job *job, const GError *error)
         examine(job);
 }
 
-void target_plan(Job *job, const Chain *chain, const Layer *like, const Layer *backing, FilesDone done)
+void target_plan(Job *job, const Chain *chain, const Layer *like, const Layer *backing)
 {
         const GraphNode *node = graph_node(job->host->graph, like->node);
         NewImage *image = job->image;
-        Planned *planned;
 
         if (!plan_protocol(job) || !plan_format(job, like, backing))
                 return;
@@ -185,9 +172,7 @@ void target_plan(Job *job, const Chain *chain, const Layer *like, const Layer *b
         }
         image->direct = node && node->direct;
         job->target_format = g_strdup(image->format);
-        planned = g_new(Planned, 1);
-        *planned = (Planned){ job, chain_copy_below(chain, 0), done };
-        job->plan = planned;
+        job->plan = chain_copy_below(chain, 0);
         if (backing && !image->reuse) {
                 image->backing_format = g_strdup(backing->format);
                 if (options_flag(job->options, "relative")) {

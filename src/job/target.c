@@ -413,6 +413,13 @@ void remove_file_run(Job *job)
         files_remove_created(job, on_file_removed);
 }
 
+const JobStep target_undo[] = {
+        { "remove-target", remove_target_state, remove_target_run },
+        { "remove-file", remove_file_state, remove_file_run },
+        { "give-up", give_up_state, give_up_run },
+        { NULL, NULL, NULL },
+};
+
 void target_close(Job *job)
 {
         nodes_remove(job, job->target_node);

@@ -14,8 +14,8 @@ gboolean target_is_raw(const NewImage *image);
 gboolean target_check(const Job *job, GError **error);
 
 /* Plans job->image as a copy of `like`: format, size, clusters. `backing` is the layer that it is to stand
- * on, NULL = none. Fails the start where that cannot be; else `done`. */
-void target_plan(Job *job, const Chain *chain, const Layer *like, const Layer *backing, FilesDone done);
+ * on, NULL = none. Ends the step "plan", or fails the start. */
+void target_plan(Job *job, const Chain *chain, const Layer *like, const Layer *backing);
 
 /* The steps, in this order. */
 
@@ -47,7 +47,8 @@ void check_target_run(Job *job);
 StepState sync_target_state(const Job *job);
 void sync_target_run(Job *job);
 
-/* For `undo`: "remove-target", the nodes; "remove-file", one that was created. */
+/* What is undone of a start that failed: "remove-target", the nodes; "remove-file", one that was created. */
+extern const JobStep target_undo[];
 StepState remove_target_state(const Job *job);
 void remove_target_run(Job *job);
 StepState remove_file_state(const Job *job);

@@ -57,18 +57,6 @@ StepState ask_state(const Job *job)
         return STEP_DUE;
 }
 
-static void on_asked(JsonNode *result, const GError *error, gpointer data)
-{
-        Job *job = data;
-
-        (void) result;
-        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) && !job_is_past_ready(job)) {
-                job->asked = DECISION_NONE;
-                job_refuse(job, error);
-        }
-        job_step_end(job);
-}
-
 void ask_run(Job *job)
 {
         JobDecision decision = job->record.decision;
@@ -80,11 +68,11 @@ void ask_run(Job *job)
                 qmp_execute(job->host->qmp, "job-resume", json_make("s:id", job->qemu_id, NULL), NULL, NULL);
         }
         if (decision == DECISION_PIVOT)
-                job_execute(job, "job-complete", json_make("s:id", job->qemu_id, NULL), on_asked);
+                ask_command(job, "job-complete", json_make("s:id", job->qemu_id, NULL));
         else if (decision == DECISION_KEEP)
-                job_execute(job, "block-job-cancel", json_make("s:device", job->qemu_id, NULL), on_asked);
+                ask_command(job, "block-job-cancel", json_make("s:device", job->qemu_id, NULL));
         else
-                job_execute(job, "job-cancel", json_make("s:id", job->qemu_id, NULL), on_asked);
+                ask_command(job, "job-cancel", json_make("s:id", job->qemu_id, NULL));
 }
 
 StepState record_target_state(const Job *job)
