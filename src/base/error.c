@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/error.h"
 
+#include <errno.h>
 #include <string.h>
 
 G_DEFINE_QUARK(blockjobd - error - quark, bj_error)
@@ -20,18 +21,7 @@ const char *bj_error_name(const GError *error)
 
 int bj_error_of_qemu(const char *text)
 {
-        static const struct {
-                const char *words;
-                int code;
-        } table[] = {
-                { "Failed to get \"write\" lock", BJ_ERROR_IMAGE_IN_USE },
-                { "Failed to get shared \"write\" lock", BJ_ERROR_IMAGE_IN_USE },
-                { "Failed to get \"resize\" lock", BJ_ERROR_IMAGE_IN_USE },
-                { "No space left on device", BJ_ERROR_NO_SPACE },
-        };
-
-        for (guint i = 0; text && i < G_N_ELEMENTS(table); i++)
-                if (strstr(text, table[i].words))
-                        return table[i].code;
-        return BJ_ERROR_QEMU;
+        if (text && strstr(text, "Failed to get ") && strstr(text, " lock"))
+                return BJ_ERROR_IMAGE_IN_USE;
+        return text && strstr(text, g_strerror(ENOSPC)) ? BJ_ERROR_NO_SPACE : BJ_ERROR_QEMU;
 }

@@ -52,6 +52,8 @@ static void read_node(Graph *graph, JsonObject *object, GHashTable *paths)
         path = paths ? g_hash_table_lookup(paths, node->file) : NULL;
         node->path = path ? keep(graph, path) : node->file;
         node->backing = keep(graph, json_string(image, "backing-filename"));
+        node->full_backing = keep(graph, json_string(image, "full-backing-filename"));
+        node->backing_format = keep(graph, json_string(image, "backing-filename-format"));
         node->read_only = json_boolean(object, "ro");
         node->no_flush = json_boolean(cache, "no-flush");
         node->direct = json_boolean(cache, "direct");

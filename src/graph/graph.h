@@ -20,9 +20,11 @@ typedef struct {
 
 struct GraphNode {
         const char *name, *driver;
-        const char *file;    /* what QEMU calls the node's file name; may be a "json:" text */
-        const char *path;    /* the same, but the file's own name where QEMU got a descriptor */
-        const char *backing; /* the string in the image's header, "" = none */
+        const char *file;           /* what QEMU calls the node's file name; may be a "json:" text */
+        const char *path;           /* the same, but the file's own name where QEMU got a descriptor */
+        const char *backing;        /* the string in the image's header, "" = none */
+        const char *full_backing;   /* what it leads to, by QEMU's rules */
+        const char *backing_format; /* also in the header, "" = none */
         gboolean read_only, no_flush, direct;
         const char *detect_zeroes;
         gboolean encrypted;

@@ -48,6 +48,71 @@ static void plan_run(Job *job)
         plan_find(job, on_found);
 }
 
+/* ---- check-chain: a prepared target stands on what its header names, which need not be the old chain ----
+ */
+
+static StepState check_chain_state(const Job *job)
+{
+        return job->image && job->image->reuse && *job->end_node && !job->settled && !job->record.accepted
+                       ? STEP_DUE
+                       : STEP_DONE;
+}
+
+static char *chain_node(const Job *job)
+{
+        return g_strdup_printf("bj-%s-b", job->id);
+}
+
+static gboolean has_chain_of_its_own(const Job *job)
+{
+        g_autofree char *name = chain_node(job);
+
+        return strcmp(job->end_node, name) == 0;
+}
+
+/* `error`: it is not the old chain. */
+static void on_chain_checked(Job *job, const GError *error)
+{
+        const GraphNode *target = graph_node(job->host->graph, job->target_node);
+        gboolean known = target && (strcmp(target->backing_format, "qcow2") == 0 ||
+                                    strcmp(target->backing_format, "raw") == 0);
+
+        job->settled = TRUE;
+        if (!error) {
+                job_step_end(job);
+                return;
+        }
+        if (!target || !*target->backing) {
+                job_start_failed_new(
+                        job, BJ_ERROR_INVALID_ARGUMENT,
+                        "the header of target '%s' names no backing file, and a shallow copy needs one",
+                        job->target);
+                return;
+        }
+        if (!known || *target->full_backing != '/') {
+                job_start_failed_new(
+                        job, BJ_ERROR_INVALID_ARGUMENT,
+                        "the header of target '%s' names '%s' of the format '%s' as its backing file: that "
+                        "has to be a local file with its format, 'qcow2' or 'raw'",
+                        job->target, target->backing, target->backing_format);
+                return;
+        }
+        g_free(job->end_node);
+        job->end_node = chain_node(job);
+        g_free(job->below);
+        job->below = g_strdup("");
+        job->backing = g_strdup(target->full_backing);
+        job->backing_format = g_strdup(target->backing_format);
+        job_step_end(job);
+}
+
+static void check_chain_run(Job *job)
+{
+        const GraphNode *target = graph_node(job->host->graph, job->target_node);
+
+        files_check_backing(job, job->target, target ? target->backing : "", job->below, on_chain_checked);
+}
+
 /* ---- start: QEMU's command ---- */
 
 static void start_run(Job *job)
@@ -78,31 +143,64 @@ static StepState attach_chain_state(const Job *job)
         return job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
 
+static void refuse_attach(Job *job, const GError *error)
+{
+        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU))
+                job_refuse(job, error);
+        job_step_end(job);
+}
+
 static void on_attached(JsonNode *result, const GError *error, gpointer data)
 {
         Job *job = data;
 
         (void) result;
         job->checked = error == NULL;
-        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU))
-                job_refuse(job, error);
-        job_step_end(job);
+        refuse_attach(job, error);
 }
 
 /* blockdev-snapshot, which would do as well, refuses a node that is a backing file already. */
+static void attach(Job *job)
+{
+        const GraphNode *target = graph_node(job->host->graph, job->target_node);
+        JsonObject *options = target_options(job, target && target->direct);
+
+        json_object_set_string_member(options, "backing", job->end_node);
+        job_execute(job, "blockdev-reopen", nodes_reopen_options(options), on_attached);
+}
+
+static void on_chain_open(JsonNode *result, const GError *error, gpointer data)
+{
+        (void) result;
+        if (error)
+                refuse_attach(data, error);
+        else
+                attach(data);
+}
+
+/* What is below the first file of a chain of its own is found by QEMU, by the headers. */
+static void open_chain(Job *job)
+{
+        JsonObject *file = json_make("s:driver", "file", "s:filename", job->backing, "b:read-only", TRUE,
+                                     "b:auto-read-only", TRUE, NULL);
+
+        job_execute(job, "blockdev-add",
+                    json_make("s:driver", job->backing_format, "s:node-name", job->end_node, "b:read-only",
+                              TRUE, "o:file", file, NULL),
+                    on_chain_open);
+}
+
 static void on_attach_looked(Job *job, const GError *error)
 {
         const GraphNode *target = error ? NULL : graph_node(job->host->graph, job->target_node);
-        JsonObject *options;
 
         if (!target || graph_child(target, "backing")) {
                 job->checked = target != NULL;
                 job_step_end(job);
-                return;
-        }
-        options = target_options(job, target->direct);
-        json_object_set_string_member(options, "backing", job->end_node);
-        job_execute(job, "blockdev-reopen", nodes_reopen_options(options), on_attached);
+        } else if (has_chain_of_its_own(job) && !graph_node(job->host->graph, job->end_node))
+                open_chain(job);
+        else
+                attach(job);
 }
 
 static void attach_chain_run(Job *job)
@@ -116,8 +214,11 @@ static void tidy(Job *job)
 {
         if (job->record.result == RESULT_COMPLETED)
                 nodes_remove_unused(job);
-        else
+        else {
                 target_close(job);
+                if (has_chain_of_its_own(job))
+                        nodes_remove(job, job->end_node);
+        }
 }
 
 static const JobStep steps[] = {
@@ -130,6 +231,7 @@ static const JobStep steps[] = {
         { "create-format", create_format_state, create_format_run },
         { "open-format", open_format_state, open_format_run },
         { "check-target", check_target_state, check_target_run },
+        { "check-chain", check_chain_state, check_chain_run },
         { "sync-target", sync_target_state, sync_target_run },
         { "start", start_state, start_run },
         { "record-accepted", record_accepted_state, record_accepted_run },

@@ -138,6 +138,7 @@ void job_unref(Job *job)
                           job->error_message,
                           job->root_node,
                           job->left_behind,
+                          job->backing_format,
                           job->part_id };
         for (guint i = 0; i < G_N_ELEMENTS(owned); i++)
                 g_free(owned[i]);

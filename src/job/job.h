@@ -181,7 +181,8 @@ struct Job {
         /* After a pivot: the layer that comes to stand under a new one or on top itself, "" = none. */
         char *below;
         char *source_format, *target_format;
-        char *backing;    /* to be written into header_node's header */
+        char *backing; /* to be written into header_node's header; of a copy: see copy.c */
+        char *backing_format;
         GPtrArray *stale; /* StaleFile, that the option "delete" removes; NULL = none */
         gboolean target_was_read_only;
         char *instance; /* which QEMU process, as its domain says */

@@ -150,6 +150,8 @@ static void on_accepted_recorded(const GError *error, gpointer data)
 
 void record_accepted_run(Job *job)
 {
+        /* With a descriptor that QEMU has by now. */
+        g_clear_pointer(&job->image, new_image_free);
         job_write(job, JOURNAL_RENAMED, on_accepted_recorded);
 }
 

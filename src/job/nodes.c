@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "job/nodes.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -87,8 +88,14 @@ void nodes_tidy_run(Job *job)
 /* Nodes that QEMU named by itself go with their parents. */
 static void remove_node(Job *job, const GraphNode *node)
 {
+        int fdset;
+
         if (node->name[0] != '#')
                 nodes_command(job, "blockdev-del", json_make("s:node-name", node->name, NULL));
+        /* A descriptor that a job passed to QEMU: it has a name of its own. */
+        if (node->path != node->file && !graph_child(node, "file") &&
+            sscanf(node->file, "/dev/fdset/%d", &fdset) == 1)
+                nodes_command(job, "remove-fd", json_make("i:fdset-id", (gint64) fdset, NULL));
         for (guint i = 0; i < node->edges->len; i++) {
                 const GraphEdge *edge = &g_array_index(node->edges, GraphEdge, i);
 

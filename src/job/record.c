@@ -39,6 +39,7 @@ static const struct {
         { "source-format", G_STRUCT_OFFSET(Job, source_format), TRUE },
         { "target-format", G_STRUCT_OFFSET(Job, target_format), TRUE },
         { "backing", G_STRUCT_OFFSET(Job, backing), TRUE },
+        { "backing-format", G_STRUCT_OFFSET(Job, backing_format), TRUE },
         { "instance", G_STRUCT_OFFSET(Job, instance) },
         { "mode", G_STRUCT_OFFSET(Job, mode), TRUE },
         { "error-message", G_STRUCT_OFFSET(Job, error_message), TRUE },

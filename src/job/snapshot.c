@@ -11,6 +11,12 @@
 #include "job/target.h"
 #include "job/two-phase.h"
 
+/* From the record on there is no way back. */
+static gboolean overlay_is_recorded(const Job *job)
+{
+        return job->written.disk_is == DISK_IS_TARGET;
+}
+
 static gboolean check(const Job *job, GError **error)
 {
         if (*job->target == '/')
@@ -49,11 +55,29 @@ static void plan_run(Job *job)
         plan_find(job, on_found);
 }
 
-/* ---- from the record on there is no way back ---- */
+/* ---- check-overlay: when the machine is started the next time, the chain is found by its header ---- */
 
-static gboolean overlay_is_recorded(const Job *job)
+static StepState check_overlay_state(const Job *job)
 {
-        return job->written.disk_is == DISK_IS_TARGET;
+        return job->image && job->image->reuse && !job->flushed && !overlay_is_recorded(job) ? STEP_DUE
+                                                                                             : STEP_DONE;
+}
+
+static void on_overlay_checked(Job *job, const GError *error)
+{
+        job->flushed = TRUE;
+        if (error)
+                job_start_failed(job, error);
+        else
+                job_step_end(job);
+}
+
+static void check_overlay_run(Job *job)
+{
+        const GraphNode *overlay = graph_node(job->host->graph, job->target_node);
+
+        files_check_backing(job, job->target, overlay ? overlay->backing : "", job->source,
+                            on_overlay_checked);
 }
 
 static StepState begin_snapshot_state(const Job *job)
@@ -184,6 +208,7 @@ static const JobStep steps[] = {
         { "create-format", create_format_state, create_format_run },
         { "open-format", open_format_state, open_format_run },
         { "check-target", check_target_state, check_target_run },
+        { "check-overlay", check_overlay_state, check_overlay_run },
         { "sync-target", sync_target_state, sync_target_run },
         { "record-target", record_overlay_state, record_overlay_run },
         { "snapshot", snapshot_state, snapshot_run },

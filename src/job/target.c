@@ -292,14 +292,6 @@ StepState check_target_state(const Job *job)
 
 STEP_REPLY(on_cut_to_size, CHECKED)
 
-static void on_checked_backing(Job *job, const GError *error)
-{
-        if (error)
-                job_start_failed(job, error);
-        else
-                step_over(job, CHECKED);
-}
-
 static void on_check_looked(Job *job, const GError *error)
 {
         NewImage *image = job->image;
@@ -310,10 +302,7 @@ static void on_check_looked(Job *job, const GError *error)
         else if (!node)
                 job_start_failed_new(job, BJ_ERROR_FAILED, "target '%s' is not open in QEMU", job->target);
         else if (node->virtual_size == image->size)
-                /* An overlay is found by its header when the machine is started the next time. */
-                image->reuse && job->driver->silent ? files_check_backing(job, job->target, node->backing,
-                                                                          job->source, on_checked_backing)
-                                                    : step_over(job, CHECKED);
+                step_over(job, CHECKED);
         else if (target_is_raw(image) && image->fixed && node->virtual_size > image->size && can_ask(job)) {
                 JsonObject *options = target_options(job, image->direct);
 
@@ -423,6 +412,4 @@ const JobStep target_undo[] = {
 void target_close(Job *job)
 {
         nodes_remove(job, job->target_node);
-        if (job->fdset)
-                nodes_command(job, "remove-fd", json_make("i:fdset-id", job->fdset - 1, NULL));
 }

@@ -39,7 +39,7 @@ void create_format_run(Job *job);
 StepState open_format_state(const Job *job);
 void open_format_run(Job *job);
 
-/* "check-target": its size; and where it was there before, that it is what it has to be. */
+/* "check-target": the size of one that was there before; the look shows what is in its header, too. */
 StepState check_target_state(const Job *job);
 void check_target_run(Job *job);
 
