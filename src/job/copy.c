@@ -70,6 +70,14 @@ static gboolean has_chain_of_its_own(const Job *job)
         return strcmp(job->end_node, name) == 0;
 }
 
+static void on_chain_recorded(const GError *error, gpointer data)
+{
+        if (error)
+                job_start_failed(data, error);
+        else
+                job_step_end(data);
+}
+
 /* `error`: it is not the old chain. */
 static void on_chain_checked(Job *job, const GError *error)
 {
@@ -103,7 +111,8 @@ static void on_chain_checked(Job *job, const GError *error)
         job->below = g_strdup("");
         job->backing = g_strdup(target->full_backing);
         job->backing_format = g_strdup(target->backing_format);
-        job_step_end(job);
+        /* Before QEMU has the job, since it goes on with it whatever becomes of the service. */
+        job_write(job, JOURNAL_SYNCED, on_chain_recorded);
 }
 
 static void check_chain_run(Job *job)

@@ -83,6 +83,9 @@ void job_set_target(Job *job, const char *target, int fd)
         job->target = g_strdup(target ? target : path ? path : "a descriptor");
         job->image = g_new0(NewImage, 1);
         job->image->fd = fd;
+        /* A number of ours, so that it stands in the record before QEMU has it; QEMU's own begin at 0. */
+        if (fd >= 0)
+                job->fdset = g_random_int_range(1 << 20, G_MAXINT32);
 }
 
 void new_image_free(NewImage *image)

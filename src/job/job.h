@@ -200,7 +200,7 @@ struct Job {
         struct JobRecord writing;
         gint64 ready_time, end_time;
         gint64 hold_start, hold;
-        gint64 fdset;   /* QEMU's number for a descriptor that it was passed, plus one; 0 = none */
+        gint64 fdset;   /* the number under which QEMU is passed a descriptor, 0 = none */
         int error_code; /* of BJ_ERROR, -1 = none */
         char *error_message;
 

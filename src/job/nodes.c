@@ -169,6 +169,19 @@ static void call_end(Call *call, const GError *error)
         g_free(call);
 }
 
+/* Between two steps the connection may have gone. */
+static gboolean can_call(Job *job, JobLooked done)
+{
+        g_autoptr(GError) error = NULL;
+
+        if (job->host && job->host->qmp)
+                return TRUE;
+        g_set_error(&error, BJ_ERROR, BJ_ERROR_DISCONNECTED,
+                    "there is no connection to the QEMU of domain '%s'", job->domain);
+        done(job, error);
+        return FALSE;
+}
+
 static Call *call_new(Job *job, const char *node, JobLooked done)
 {
         Call *call = g_new(Call, 1);
@@ -183,8 +196,10 @@ static void on_flushed(JsonNode *result, const GError *error, gpointer data)
         g_autoptr(GError) failure = NULL;
 
         (void) result;
-        if (error && (!g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) || strstr(error->message, "flush") ||
-                      strstr(error->message, "find")))
+        if (error && (!g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) ||
+                      g_str_has_prefix(error->message, "Error flushing") ||
+                      g_str_has_prefix(error->message, "Failed to find") ||
+                      g_str_has_prefix(error->message, "Cannot find")))
                 failure = g_error_new(BJ_ERROR, error->code, "node '%s' could not be flushed: %s",
                                       call->node, error->message);
         call_end(call, failure);
@@ -196,10 +211,11 @@ static void on_flushed(JsonNode *result, const GError *error, gpointer data)
  * was the flush that failed. Tried on QEMU 7.2, 10.0 and 11.1. */
 void nodes_flush(Job *job, const char *node, JobLooked flushed)
 {
-        JsonObject *options = json_make("s:driver", "null-co", "s:node-name", node, NULL);
-
-        qmp_execute(job->host->qmp, "blockdev-reopen", nodes_reopen_options(options), on_flushed,
-                    call_new(job, node, flushed));
+        if (can_call(job, flushed))
+                qmp_execute(
+                        job->host->qmp, "blockdev-reopen",
+                        nodes_reopen_options(json_make("s:driver", "null-co", "s:node-name", node, NULL)),
+                        on_flushed, call_new(job, node, flushed));
 }
 
 static void on_probe_removed(JsonNode *result, const GError *error, gpointer data)
@@ -229,9 +245,12 @@ static void on_probed(JsonNode *result, const GError *error, gpointer data)
 
 void nodes_probe(Job *job, const char *node, JobLooked probed)
 {
-        const GraphNode *file = graph_node(job->host->graph, node);
         g_autofree char *name = g_strdup_printf("bj-%s-p", job->id);
+        const GraphNode *file;
 
+        if (!can_call(job, probed))
+                return;
+        file = graph_node(job->host->graph, node);
         /* What is open for writing has shown that it can be. */
         if (file && !file->read_only)
                 file = NULL;

@@ -253,7 +253,9 @@ static void on_probed(Job *job, const GError *error)
 {
         if (error) {
                 g_clear_pointer(&job->target_node, g_free);
-                job_start_failed_new(job, BJ_ERROR_INVALID_STATE, "%s", error->message);
+                job_start_failed_new(job,
+                                     error->code == BJ_ERROR_QEMU ? BJ_ERROR_INVALID_STATE : error->code,
+                                     "%s", error->message);
         } else
                 job_step_end(job);
 }

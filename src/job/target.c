@@ -72,15 +72,13 @@ static void on_passed(JsonNode *result, const GError *error, gpointer data)
 {
         Job *job = data;
 
-        if (error)
+        (void) result;
+        if (error) {
                 fail(job, error);
-        else {
-                JsonObject *reply = JSON_NODE_HOLDS_OBJECT(result) ? json_node_get_object(result) : NULL;
-
-                job->fdset = json_integer(reply, "fdset-id") + 1;
-                job->host->passed(job->host, job->fdset - 1, job->target);
-                step_over(job, DESCRIPTOR);
+                return;
         }
+        job->host->passed(job->host, job->fdset, job->target);
+        step_over(job, DESCRIPTOR);
 }
 
 void pass_descriptor_run(Job *job)
@@ -88,7 +86,8 @@ void pass_descriptor_run(Job *job)
         if (job->image->fd < 0)
                 step_over(job, DESCRIPTOR);
         else if (can_ask(job))
-                qmp_execute_fd(job->host->qmp, "add-fd", json_make("s:opaque", job->target, NULL),
+                qmp_execute_fd(job->host->qmp, "add-fd",
+                               json_make("i:fdset-id", job->fdset, "s:opaque", job->target, NULL),
                                job->image->fd, on_passed, job);
 }
 
@@ -205,7 +204,7 @@ void open_file_run(Job *job)
         NewImage *image = job->image;
         g_autofree char *name = file_node(job);
         g_autofree char *descriptor =
-                image->fd >= 0 ? g_strdup_printf("/dev/fdset/%d", (int) job->fdset - 1) : NULL;
+                image->fd >= 0 ? g_strdup_printf("/dev/fdset/%d", (int) job->fdset) : NULL;
         JsonObject *options;
 
         if (!can_ask(job))
@@ -382,7 +381,7 @@ void remove_target_run(Job *job)
         remove_command(job, "blockdev-del", json_make("s:node-name", job->target_node, NULL));
         remove_command(job, "blockdev-del", json_make("s:node-name", name, NULL));
         if (job->fdset)
-                remove_command(job, "remove-fd", json_make("i:fdset-id", job->fdset - 1, NULL));
+                remove_command(job, "remove-fd", json_make("i:fdset-id", job->fdset, NULL));
 }
 
 StepState remove_file_state(const Job *job)
