@@ -214,8 +214,7 @@ static void start_run(Job *job)
         start_command(job, "block-commit", arguments);
 }
 
-/* ---- tidy: as long as the merged layers are there, base is no root node and the next job is refused ----
- */
+/* ---- tidy: as long as the merged layers are there, the next job on the disk is refused ---- */
 
 static void tidy(Job *job)
 {

@@ -48,8 +48,7 @@ static void plan_run(Job *job)
         plan_find(job, on_found);
 }
 
-/* ---- check-chain: a prepared target stands on what its header names, which need not be the old chain ----
- */
+/* ---- check-chain: a prepared target stands on what its header names, be it the old chain or not ---- */
 
 static StepState check_chain_state(const Job *job)
 {

@@ -23,7 +23,7 @@ GPtrArray *files_from_json(JsonArray *array);
 typedef void (*FilesDone)(Job *job, const GError *error);
 
 /* Makes job->backing the name of `to` relative to the directory of `from`. Errors: InvalidArgument where
- * one of them is no local path, or where there is none that leads there. */
+ * one of them is no local path. */
 void files_relate(Job *job, const char *from, const char *to, FilesDone done);
 
 /* Fills job->stale with the identities of `paths` (char *, taken); what is no local file is left out.

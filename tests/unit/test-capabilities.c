@@ -17,6 +17,10 @@
 #define GRAPH "{\"name\": \"x-debug-query-block-graph\", \"meta-type\": \"command\", \"arg-type\": \"0\"}"
 #define COMMAND(name, type) \
         "{\"name\": \"" name "\", \"meta-type\": \"command\", \"arg-type\": \"" type "\"}"
+/* The arguments of blockdev-add, up to the first driver. */
+#define DRIVERS_START                                                                                   \
+        "{\"name\": \"99\", \"meta-type\": \"object\", \"members\": [{\"name\": \"driver\", \"type\": " \
+        "\"150\"}], \"tag\": \"driver\", \"variants\": ["
 
 static Capabilities *read_schema(const char *text)
 {
@@ -34,37 +38,117 @@ static void expect_capabilities(const char *schema, const char *wanted)
         g_assert_cmpstr(names, ==, wanted);
 }
 
+/* All that is looked for; blockdev-add opens these drivers. */
+static char *make_schema(const char *const *drivers)
+{
+        static const struct {
+                const char *command, *members[3];
+        } commands[] = {
+                { "block-commit", { "filter-node-name", "backing-mask-protocol" } },
+                { "blockdev-reopen", { "options" } },
+                { "x-debug-query-block-graph", { NULL } },
+                { "query-status", { NULL } },
+                { "human-monitor-command", { NULL } },
+                { "query-name", { NULL } },
+                { "block-job-change", { NULL } },
+                { "blockdev-mirror", { "filter-node-name" } },
+                { "block-stream", { "filter-node-name" } },
+                { "blockdev-backup", { "filter-node-name", "on-cbw-error" } },
+                { "blockdev-snapshot", { NULL } },
+                { "blockdev-create", { NULL } },
+                { "block_resize", { "node-name" } },
+                { "add-fd", { NULL } },
+        };
+        GString *text = g_string_new("[");
+
+        for (guint i = 0; i < G_N_ELEMENTS(commands); i++) {
+                g_string_append_printf(text,
+                                       "{\"name\": \"%s\", \"meta-type\": \"command\", \"arg-type\": "
+                                       "\"%u\"}, {\"name\": \"%u\", \"meta-type\": \"object\", "
+                                       "\"members\": [{}",
+                                       commands[i].command, i, i);
+                for (const char *const *member = commands[i].members; *member; member++)
+                        g_string_append_printf(text, ", {\"name\": \"%s\", \"type\": \"str\"}", *member);
+                g_string_append(text, "]}, ");
+        }
+        g_string_append(text, COMMAND("blockdev-add", "99") ", " DRIVERS_START "{}");
+        for (; *drivers; drivers++)
+                g_string_append_printf(text, ", {\"case\": \"%s\", \"type\": \"200\"}", *drivers);
+        g_string_append(text, "]}]");
+        return g_string_free(text, FALSE);
+}
+
+static const char *const all_drivers[] = { "iscsi", "file", "bochs", "nbd", "snapshot-access", "rbd", NULL };
+
 static void whole_schema(void)
 {
-        static const char schema[] = "[" COMMIT ", " COMMIT_TYPE(
-                FILTER
-                ", {\"name\": \"backing-mask-protocol\", \"type\": "
-                "\"bool\"}") ", " GRAPH
-                             ", " COMMAND(
-                                     "blockdev-reopen",
-                                     "20") ", {\"name\": \"20\", \"meta-type\": "
-                                           "\"object\", \"members\": [{\"name\": \"options\", \"type\": "
-                                           "\"[21]\"}]}, " COMMAND("query-status", "0") ", " COMMAND(
-                                                   "human-monitor-command",
-                                                   "30") ", " COMMAND("query-name",
-                                                                      "0") ", " COMMAND("block-job-change",
-                                                                                        "40") ", {\"name\": "
-                                                                                              "\"0\", "
-                                                                                              "\"meta-"
-                                                                                              "type\": "
-                                                                                              "\"object\", "
-                                                                                              "\"members\": "
-                                                                                              "[]}]";
+        g_autofree char *schema = make_schema(all_drivers);
         g_autoptr(Capabilities) capabilities = read_schema(schema);
         g_autoptr(Capabilities) same = capabilities_ref(capabilities);
         g_autoptr(GError) error = NULL;
 
-        for (int i = 0; i < N_CAPABILITIES; i++)
+        for (int i = 0; i < N_CAPABILITIES; i++) {
+                g_test_message("%d", i);
                 g_assert_true(capabilities->has[i]);
+        }
         g_assert_cmpuint(g_strv_length(capabilities->names), ==, N_CAPABILITIES);
         g_assert_true(same == capabilities);
         g_assert_true(capabilities_suffice(capabilities, &error));
         g_assert_no_error(error);
+}
+
+/* QEMU is built with some drivers and without others; each counts for itself, and none for the rest. */
+static void drivers(void)
+{
+        static const struct {
+                const char *driver;
+                Capability capability;
+        } cases[] = {
+                { "nbd", CAPABILITY_NBD },
+                { "rbd", CAPABILITY_RBD },
+                { "iscsi", CAPABILITY_ISCSI },
+                { "bochs", CAPABILITY_BOCHS },
+                { "snapshot-access", CAPABILITY_SNAPSHOT_ACCESS },
+                { "NBD", N_CAPABILITIES },
+                { "nbd+unix", N_CAPABILITIES },
+                { "", N_CAPABILITIES },
+        };
+
+        for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+                const char *const list[] = { "file", cases[i].driver, NULL };
+                g_autofree char *schema = make_schema(list);
+                g_autoptr(Capabilities) capabilities = read_schema(schema);
+
+                for (guint j = 0; j < G_N_ELEMENTS(cases); j++)
+                        if (cases[j].capability < N_CAPABILITIES)
+                                g_assert_cmpint(capabilities->has[cases[j].capability], ==, i == j);
+                g_assert_true(capabilities->has[CAPABILITY_BACKUP]);
+        }
+}
+
+/* The name has to stand where blockdev-add has its drivers. */
+static void no_drivers(void)
+{
+        static const char *const schemas[] = {
+                "[" COMMAND("blockdev-add", "99") "]",
+                "[" DRIVERS_START "{\"case\": \"nbd\"}]}]",
+                "[" COMMAND("blockdev-add", "99") ", {\"name\": \"99\", \"meta-type\": \"object\", "
+                                                  "\"members\": [{\"name\": \"nbd\"}]}]",
+                "[" COMMAND("blockdev-add", "99") ", " DRIVERS_START "{\"name\": \"nbd\"}]}]",
+                "[" COMMAND("blockdev-add", "99") ", " DRIVERS_START
+                                                  "null, 7, [], {\"case\": 7}, \"nbd\"]}]",
+                "[" COMMAND("blockdev-add", "99") ", {\"name\": \"99\", \"meta-type\": \"object\", "
+                                                  "\"members\": [], \"variants\": {\"case\": \"nbd\"}}]",
+                "[" COMMAND("blockdev-add", "98") ", " DRIVERS_START "{\"case\": \"nbd\"}]}]",
+                "[" COMMAND("blockdev-change", "99") ", " DRIVERS_START "{\"case\": \"nbd\"}]}]",
+                "[" COMMAND("blockdev-add", "99") ", {\"name\": \"99\", \"meta-type\": \"enum\", "
+                                                  "\"variants\": [{\"case\": \"nbd\"}]}]",
+        };
+
+        expect_capabilities("[" COMMAND("blockdev-add", "99") ", " DRIVERS_START "{\"case\": \"nbd\"}]}]",
+                            "nbd");
+        for (guint i = 0; i < G_N_ELEMENTS(schemas); i++)
+                expect_capabilities(schemas[i], "");
 }
 
 /* A member counts, not the command alone; a type, an event or an enum of the name is none. */
@@ -151,6 +235,31 @@ static void error_names(void)
         }
 }
 
+static void errors_of_qemu(void)
+{
+        static const struct {
+                const char *text;
+                int code;
+        } cases[] = {
+                { "Failed to get \"write\" lock", BJ_ERROR_IMAGE_IN_USE },
+                { "Failed to get shared \"write\" lock", BJ_ERROR_IMAGE_IN_USE },
+                { "Failed to get \"resize\" lock", BJ_ERROR_IMAGE_IN_USE },
+                { "Could not open '/x': Failed to get \"consistent read\" lock", BJ_ERROR_IMAGE_IN_USE },
+                { "No space left on device", BJ_ERROR_NO_SPACE },
+                { "Could not resize file: No space left on device", BJ_ERROR_NO_SPACE },
+                { "Input/output error", BJ_ERROR_QEMU },
+                { "Failed to get the size of 'x'", BJ_ERROR_QEMU },
+                { "Node 'lock' is busy", BJ_ERROR_QEMU },
+                { "", BJ_ERROR_QEMU },
+                { NULL, BJ_ERROR_QEMU },
+        };
+
+        for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+                g_test_message("%s", cases[i].text ? cases[i].text : "(none)");
+                g_assert_cmpint(bj_error_of_qemu(cases[i].text), ==, cases[i].code);
+        }
+}
+
 static void json_made(void)
 {
         g_autoptr(JsonObject) object =
@@ -219,10 +328,13 @@ int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
         g_test_add_func("/capabilities/whole", whole_schema);
+        g_test_add_func("/capabilities/drivers", drivers);
+        g_test_add_func("/capabilities/no-drivers", no_drivers);
         g_test_add_func("/capabilities/parts", parts_of_a_schema);
         g_test_add_func("/capabilities/odd", odd_schemas);
         g_test_add_func("/capabilities/needed", what_is_needed);
         g_test_add_func("/base/error-names", error_names);
+        g_test_add_func("/base/errors-of-qemu", errors_of_qemu);
         g_test_add_func("/base/json/made", json_made);
         g_test_add_func("/base/json/read", json_read);
         g_test_add_func("/base/json/depth", json_depth);

@@ -365,6 +365,116 @@ static void equal(void)
         }
 }
 
+/* What is in the nodes, and how QEMU's numbers for them grow, makes no difference. */
+static void same_nodes(void)
+{
+        g_autoptr(Chain) chain = read_chain(&three_layers);
+
+        for (guint i = 0; i < 8; i++) {
+                g_autoptr(Chain) other = chain_copy_below(chain, 0);
+                Layer *layer = other->layers->pdata[2];
+                gboolean same = i < 4;
+
+                switch (i) {
+                case 0:
+                        break;
+                case 1:
+                        replace(&layer->source);
+                        replace(&layer->format);
+                        break;
+                case 2:
+                        replace(&layer->backing);
+                        layer->virtual_size++;
+                        layer->allocated++;
+                        break;
+                case 3:
+                        layer->read_only = !layer->read_only;
+                        g_strfreev(other->filters);
+                        other->filters = g_strsplit("throttle", " ", 0);
+                        break;
+                case 4:
+                        replace(&layer->node);
+                        break;
+                case 5:
+                        replace(&other->root);
+                        break;
+                case 6:
+                        g_ptr_array_remove_index(other->layers, 2);
+                        break;
+                default:
+                        g_ptr_array_insert(other->layers, 0, g_ptr_array_steal_index(other->layers, 1));
+                }
+                g_test_message("%u", i);
+                g_assert_cmpint(chain_same_nodes(chain, other), ==, same);
+                g_assert_cmpint(chain_same_nodes(other, chain), ==, same);
+        }
+}
+
+/* "source source …" from the active layer down; NULL where there is no such chain */
+static char *pivoted_sources(const Chain *chain, const char *below, const char *source)
+{
+        g_autoptr(Chain) pivoted = chain_pivoted(chain, below, source, source ? "raw" : NULL);
+        g_autoptr(GString) text = g_string_new(NULL);
+
+        for (guint i = 0; pivoted && i < pivoted->layers->len; i++)
+                g_string_append_printf(text, "%s%s", i ? " " : "", chain_layer(pivoted, i)->source);
+        return pivoted ? g_strdup(text->str) : NULL;
+}
+
+static void pivoted(void)
+{
+        static const struct {
+                const char *below, *source, *wanted;
+        } cases[] = {
+                /* commits: a layer comes to the top */
+                { "/images/mid.qcow2", NULL, "/images/mid.qcow2 /images/base.qcow2" },
+                { "/images/base.qcow2", NULL, "/images/base.qcow2" },
+                { "/images/top.qcow2", NULL, "/images/top.qcow2 /images/mid.qcow2 /images/base.qcow2" },
+                /* copies: a new image on nothing, or on what was below; a snapshot: on all of it */
+                { "", "/new", "/new" },
+                { "/images/mid.qcow2", "/new", "/new /images/mid.qcow2 /images/base.qcow2" },
+                { "/images/top.qcow2", "/new",
+                  "/new /images/top.qcow2 /images/mid.qcow2 /images/base.qcow2" },
+                { "", NULL, "" },
+                /* it went meanwhile */
+                { "/images/gone.qcow2", NULL, NULL },
+                { "/images/gone.qcow2", "/new", NULL },
+                { "top", "/new", NULL },
+        };
+        g_autoptr(Chain) chain = read_chain(&three_layers);
+        g_autoptr(Chain) before = chain_copy_below(chain, 0);
+
+        for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+                g_autofree char *sources = pivoted_sources(chain, cases[i].below, cases[i].source);
+
+                g_test_message("'%s' %s", cases[i].below, cases[i].source ? cases[i].source : "-");
+                g_assert_cmpstr(sources, ==, cases[i].wanted);
+        }
+        g_assert_true(chain_equal(chain, before));
+}
+
+/* The guest's disk keeps its size, whatever the images below it have. */
+static void pivoted_layer(void)
+{
+        g_autoptr(Chain) chain = read_chain(&three_layers);
+        g_autoptr(Chain) copy = chain_pivoted(chain, "/images/base.qcow2", "/new", "raw");
+        g_autoptr(Chain) commit = chain_pivoted(chain, "/images/base.qcow2", NULL, NULL);
+        g_autoptr(Chain) none = chain_copy_below(chain, 3), first = chain_pivoted(none, "", "/new", "raw");
+        const Layer *layer = chain_layer(copy, 0);
+
+        g_assert_cmpstr(layer->format, ==, "raw");
+        g_assert_cmpstr(layer->backing, ==, "/images/base.qcow2");
+        g_assert_cmpuint(layer->virtual_size, ==, 67108864);
+        g_assert_false(layer->read_only);
+        layer = chain_layer(commit, 0);
+        g_assert_cmpstr(layer->node, ==, "#block381");
+        g_assert_cmpstr(layer->backing, ==, "");
+        g_assert_cmpuint(layer->virtual_size, ==, 33554432);
+        g_assert_cmpuint(first->layers->len, ==, 1);
+        g_assert_cmpuint(chain_layer(first, 0)->virtual_size, ==, 0);
+        g_assert_null(chain_pivoted(none, "/images/base.qcow2", "/new", "raw"));
+}
+
 /* 256 layers are a chain, 257 are too many. */
 static void depth_limit(void)
 {
@@ -423,6 +533,9 @@ int main(int argc, char **argv)
         g_test_add_func("/chain/json/odd", odd_records);
         g_test_add_func("/chain/copy-below", copy_below);
         g_test_add_func("/chain/equal", equal);
+        g_test_add_func("/chain/same-nodes", same_nodes);
+        g_test_add_func("/chain/pivoted/sources", pivoted);
+        g_test_add_func("/chain/pivoted/layer", pivoted_layer);
         g_test_add_func("/chain/depth-limit", depth_limit);
         return g_test_run();
 }

@@ -138,6 +138,10 @@ static void throttle_and_job_above(void)
         g_assert_cmpstr(filter->job, ==, "j");
         g_assert_cmpstr(graph_node(graph, "base")->job, ==, "j");
         g_assert_null(graph_node(graph, "base-file")->job);
+        g_assert_true(graph_job_node(graph, "j", "main node") == filter);
+        g_assert_true(graph_job_node(graph, "j", "source") == throttle);
+        g_assert_true(graph_job_node(graph, "j", "target") == graph_node(graph, "base"));
+        g_assert_true(graph_job_node(graph, "j", "intermediate node") == top);
 }
 
 static void job_filter_only(void)

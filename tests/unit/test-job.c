@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/files.h"
 #include "job/job.h"
 
 static const JobDriver commit_driver = {
@@ -234,6 +235,102 @@ static void round_trip_of_words(void)
                                 }
 }
 
+/* What only some jobs have. */
+static const struct {
+        const char *key;
+        gsize offset;
+        const char *without; /* what it is where the record has it not */
+} texts_of_some[] = {
+        { "end-node", G_STRUCT_OFFSET(Job, end_node), NULL },
+        { "header-node", G_STRUCT_OFFSET(Job, header_node), NULL },
+        { "active", G_STRUCT_OFFSET(Job, active), "/images/top \"ä\".qcow2" },
+        { "below", G_STRUCT_OFFSET(Job, below), NULL },
+        { "source-format", G_STRUCT_OFFSET(Job, source_format), NULL },
+        { "target-format", G_STRUCT_OFFSET(Job, target_format), NULL },
+        { "backing", G_STRUCT_OFFSET(Job, backing), NULL },
+        { "backing-format", G_STRUCT_OFFSET(Job, backing_format), NULL },
+        { "mode", G_STRUCT_OFFSET(Job, mode), "" },
+};
+
+static char **text_of(const Job *job, guint i)
+{
+        return G_STRUCT_MEMBER_P(job, texts_of_some[i].offset);
+}
+
+static void round_trip_of_some(void)
+{
+        static const char *const values[] = { "", "vda-0", "/images/ä \"b\"\n.qcow2" };
+
+        for (guint i = 0; i < G_N_ELEMENTS(texts_of_some) * G_N_ELEMENTS(values); i++) {
+                guint which = i % G_N_ELEMENTS(texts_of_some);
+                const char *value = values[i / G_N_ELEMENTS(texts_of_some)];
+                g_autoptr(Job) job = full_job();
+                g_autoptr(Job) read = NULL;
+                g_autoptr(JsonObject) record = NULL;
+
+                g_free(*text_of(job, which));
+                *text_of(job, which) = g_strdup(value);
+                record = job_to_json(job);
+                g_assert_cmpstr(json_string(record, texts_of_some[which].key), ==, value);
+                read = again(job);
+                g_assert_nonnull(read);
+                g_test_message("%s: '%s'", texts_of_some[which].key, value);
+                g_assert_cmpstr(*text_of(read, which), ==, value);
+        }
+}
+
+static void round_trip_of_files(void)
+{
+        g_autoptr(Job) job = full_job();
+        g_autoptr(JsonNode) array =
+                json_from_string("[{\"path\": \"/images/ä\\n\", \"device\": 64769, \"inode\": "
+                                 "9223372036854775807}, null, 7, {\"device\": 1, \"inode\": 2}, "
+                                 "{\"path\": 7}, {\"path\": \"/x\"}]",
+                                 NULL);
+        g_autoptr(Job) read = NULL, none = NULL;
+        const StaleFile *file;
+
+        none = again(job);
+        g_assert_null(none->stale);
+        job->stale = files_from_json(json_node_get_array(array));
+        job->fdset = 3;
+        read = again(job);
+        g_assert_cmpint(read->fdset, ==, 3);
+        g_assert_cmpuint(read->stale->len, ==, 2);
+        file = read->stale->pdata[0];
+        g_assert_cmpstr(file->path, ==, "/images/ä\n");
+        g_assert_cmpuint(file->device, ==, 64769);
+        g_assert_cmpuint(file->inode, ==, G_MAXINT64);
+        file = read->stale->pdata[1];
+        g_assert_cmpstr(file->path, ==, "/x");
+        g_assert_cmpuint(file->inode, ==, 0);
+}
+
+/* Of version 0.1: it had active commits only, and none of what came with the other jobs. */
+static void old_record(void)
+{
+        g_autoptr(Job) job = full_job();
+        g_autoptr(JsonObject) record = job_to_json(job);
+        g_autoptr(Job) read = NULL, copy = NULL;
+
+        for (guint i = 0; i < G_N_ELEMENTS(texts_of_some); i++)
+                if (json_object_has_member(record, texts_of_some[i].key))
+                        json_object_remove_member(record, texts_of_some[i].key);
+        g_assert_false(json_object_has_member(record, "stale"));
+        json_object_remove_member(record, "fdset");
+        read = job_from_json(job->id, record, drivers);
+        g_assert_nonnull(read);
+        for (guint i = 0; i < G_N_ELEMENTS(texts_of_some); i++) {
+                g_test_message("%s", texts_of_some[i].key);
+                g_assert_cmpstr(*text_of(read, i), ==, texts_of_some[i].without);
+        }
+        g_assert_null(read->stale);
+        g_assert_cmpint(read->fdset, ==, 0);
+        g_assert_cmpstr(read->source, ==, job->source);
+        copy = again(read);
+        g_assert_nonnull(copy);
+}
+
 static void smallest_record(void)
 {
         g_autoptr(Job) job = full_job();
@@ -341,7 +438,13 @@ static void odd_members(void)
                                                "ready-time",    "end-time",
                                                "error-message", "current",
                                                "total",         "speed",
-                                               "told",          "target-was-read-only" };
+                                               "told",          "target-was-read-only",
+                                               "end-node",      "header-node",
+                                               "active",        "below",
+                                               "source-format", "target-format",
+                                               "backing",       "backing-format",
+                                               "mode",          "stale",
+                                               "fdset" };
         static const char *const values[] = { "null",
                                               "-1",
                                               "0.5",
@@ -432,6 +535,9 @@ int main(int argc, char **argv)
         g_test_add_func("/job/errors", errors);
         g_test_add_func("/job/record/round-trip", round_trip);
         g_test_add_func("/job/record/words", round_trip_of_words);
+        g_test_add_func("/job/record/some", round_trip_of_some);
+        g_test_add_func("/job/record/files", round_trip_of_files);
+        g_test_add_func("/job/record/old", old_record);
         g_test_add_func("/job/record/smallest", smallest_record);
         g_test_add_func("/job/record/type", type);
         g_test_add_func("/job/record/refused", refused);
