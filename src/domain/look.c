@@ -356,6 +356,15 @@ static void handle_end_event(Domain *domain, JsonObject *data, gint64 when)
                 job_seen_ended(job_ref(job), data, json_string(data, "error"), when);
 }
 
+static void handle_ready_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        g_autoptr(Job) job = domain_job_by_qemu_id(domain, json_string(data, "device"));
+
+        (void) when;
+        if (job)
+                job_seen_ready(job_ref(job), data);
+}
+
 static void handle_cancelled_event(Domain *domain, JsonObject *data, gint64 when)
 {
         g_autoptr(Job) job = domain_job_by_qemu_id(domain, json_string(data, "device"));
@@ -409,6 +418,7 @@ static const struct {
         { "JOB_STATUS_CHANGE", handle_status_event },
         { "BLOCK_JOB_COMPLETED", handle_end_event },
         { "BLOCK_JOB_CANCELLED", handle_cancelled_event },
+        { "BLOCK_JOB_READY", handle_ready_event },
         { "BLOCK_JOB_ERROR", handle_error_event },
         { "STOP", handle_run_state_event },
         { "RESUME", handle_resume_event },

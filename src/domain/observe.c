@@ -205,7 +205,31 @@ static void image_use_free(gpointer data)
         g_free(use);
 }
 
-/* Every layer of every disk but the job's own. */
+static void add_use(GPtrArray *uses, const char *path, char *user)
+{
+        ImageUse *use = g_new(ImageUse, 1);
+
+        *use = (ImageUse){ g_strdup(path), user };
+        g_ptr_array_add(uses, use);
+}
+
+/* What is going to be an image: of a job that can be undone. Of two that begin at once, the later one sees
+ * the other. */
+static void add_targets(GPtrArray *uses, const Domain *domain, const Job *job)
+{
+        for (guint i = 0; i < domain->jobs->len; i++) {
+                const Job *other = domain->jobs->pdata[i];
+
+                if (other != job && other->driver->undo && other->target &&
+                    (other->start_time < job->start_time ||
+                     (other->start_time == job->start_time && strcmp(other->id, job->id) < 0)))
+                        add_use(uses, other->target,
+                                g_strdup_printf("%s '%s' of disk '%s' of domain '%s'", other->driver->type,
+                                                other->id, other->disk, domain->name));
+        }
+}
+
+/* Every layer of every disk but the job's own, and what other jobs make. */
 static GPtrArray *list_images(JobHost *host, const Job *job)
 {
         Engine *engine = host->observer_data;
@@ -219,15 +243,12 @@ static GPtrArray *list_images(JobHost *host, const Job *job)
 
                         if (&domain->host == host && strcmp(disk->target, job->disk) == 0)
                                 continue;
-                        for (guint k = 0; k < disk->chain->layers->len; k++) {
-                                ImageUse *use = g_new(ImageUse, 1);
-
-                                use->path = g_strdup(chain_layer(disk->chain, k)->source);
-                                use->user = g_strdup_printf("disk '%s' of domain '%s'", disk->target,
-                                                            domain->name);
-                                g_ptr_array_add(uses, use);
-                        }
+                        for (guint k = 0; k < disk->chain->layers->len; k++)
+                                add_use(uses, chain_layer(disk->chain, k)->source,
+                                        g_strdup_printf("disk '%s' of domain '%s'", disk->target,
+                                                        domain->name));
                 }
+                add_targets(uses, domain, job);
         }
         return uses;
 }

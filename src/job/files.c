@@ -21,6 +21,8 @@ typedef struct Work {
         char *path, *other, *text;
         GPtrArray *paths, *changed, *uses, *files;
         gboolean exists, is_block, reuse;
+        dev_t device;
+        ino_t inode;
 } Work;
 
 static void work_free(gpointer data)
@@ -313,8 +315,6 @@ static gboolean examine_existing(Work *work, const struct stat *st, GError **err
                             "target '%s' is an image of disk '%s' itself", work->path, work->job->disk);
                 return FALSE;
         }
-        if (!check_uses(work->uses, work->path, st, "it would be overwritten", error))
-                return FALSE;
         /* A block device is there before it is used, so that it says nothing of what is on it. */
         if (!work->reuse && !work->is_block) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_EXISTS,
@@ -322,7 +322,7 @@ static gboolean examine_existing(Work *work, const struct stat *st, GError **err
                             work->path);
                 return FALSE;
         }
-        return TRUE;
+        return check_uses(work->uses, work->path, st, "it would be overwritten", error);
 }
 
 static gboolean examine_missing(Work *work, GError **error)
@@ -342,7 +342,8 @@ static gboolean examine_missing(Work *work, GError **error)
                             directory);
                 return FALSE;
         }
-        return TRUE;
+        /* Somebody may be about to create it. */
+        return check_uses(work->uses, work->path, NULL, "it would be overwritten", error);
 }
 
 static gboolean run_examine_target(Work *work, GError **error)
@@ -440,12 +441,43 @@ void files_sync_directory(Job *job, const char *path, FilesDone done)
         work_start(work);
 }
 
+/* ---- the file that was created ---- */
+
+static gboolean run_identify(Work *work, GError **error)
+{
+        struct stat st;
+
+        (void) error;
+        if (lstat(work->path, &st) == 0 && S_ISREG(st.st_mode)) {
+                work->device = st.st_dev;
+                work->inode = st.st_ino;
+        }
+        return TRUE;
+}
+
+static void apply_identify(Work *work)
+{
+        if (!work->job->image)
+                return;
+        work->job->image->device = work->device;
+        work->job->image->inode = work->inode;
+}
+
+void files_identify_created(Job *job, FilesDone done)
+{
+        Work *work = work_new(job, run_identify, apply_identify, done);
+
+        work->path = g_strdup(job->target);
+        work_start(work);
+}
+
 static gboolean run_remove_created(Work *work, GError **error)
 {
         struct stat st;
 
         (void) error;
-        if (lstat(work->path, &st) == 0 && S_ISREG(st.st_mode))
+        if (lstat(work->path, &st) == 0 && S_ISREG(st.st_mode) && st.st_dev == work->device &&
+            st.st_ino == work->inode)
                 unlink(work->path);
         return TRUE;
 }
@@ -455,5 +487,7 @@ void files_remove_created(Job *job, FilesDone done)
         Work *work = work_new(job, run_remove_created, NULL, done);
 
         work->path = g_strdup(job->target);
+        work->device = job->image->device;
+        work->inode = job->image->inode;
         work_start(work);
 }

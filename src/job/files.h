@@ -47,5 +47,8 @@ void files_sync_directory(Job *job, const char *path, FilesDone done);
 /* Removes job->stale, as far as they are what they were. `error` lists what could not be removed. */
 void files_remove_stale(Job *job, FilesDone done);
 
-/* Removes a file that the job has just created, if it still is one. Without a word where that fails. */
+/* Notes in job->image which file is the one that was just created under its name. */
+void files_identify_created(Job *job, FilesDone done);
+
+/* Removes that file, and no other that has its name by now. Without a word where that fails. */
 void files_remove_created(Job *job, FilesDone done);

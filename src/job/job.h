@@ -157,6 +157,7 @@ typedef struct {
         JsonObject *protocol; /* options of blockdev-add for it */
         char *format;
         gboolean reuse, fresh, created; /* fresh: it is to be created; created: it was */
+        guint64 device, inode;          /* of what was created */
         gboolean fixed;                 /* it cannot be made larger, and may be too large */
         guint64 size, cluster_size;     /* bytes; cluster_size 0 = QEMU's own choice */
         gboolean extended_l2, direct;   /* direct: past the host's page cache, as the disk is */
@@ -290,6 +291,8 @@ void job_seen_status(Job *job, const char *status, gint64 when);
 /* `data`: of the event that tells of the end. */
 void job_seen_ended(Job *job, JsonObject *data, const char *error, gint64 when);
 void job_seen_resumed(Job *job);
+/* `data`: of the event BLOCK_JOB_READY, which comes behind the first status "ready". */
+void job_seen_ready(Job *job, JsonObject *data);
 void job_seen_query(Job *job, JsonObject *query_jobs_entry);
 void job_seen_block_query(Job *job, JsonObject *query_block_jobs_entry);
 void job_seen_part(Job *job, const char *status);

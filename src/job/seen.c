@@ -57,7 +57,11 @@ void job_seen_status(Job *job, const char *status, gint64 when)
                 set_hold(job, when);
         if (job->status != STATUS_PAUSED && job->status != STATUS_STANDBY)
                 job->paused_seen = 0;
-        job_advance(job);
+        /* How far it is comes right behind it, and is to be told before Ready. */
+        if (job->status == STATUS_READY && job->driver->two_phase && !job->ready_time)
+                job_update_state(job);
+        else
+                job_advance(job);
 }
 
 static void set_io_status(Job *job, gboolean no_space, gboolean failed)
@@ -74,6 +78,14 @@ void job_seen_resumed(Job *job)
 {
         job->paused_seen = 0;
         set_io_status(job, FALSE, FALSE);
+}
+
+void job_seen_ready(Job *job, JsonObject *data)
+{
+        if (json_object_has_member(data, "len"))
+                set_progress(job, (guint64) json_integer(data, "offset"),
+                             (guint64) json_integer(data, "len"));
+        job_advance(job);
 }
 
 void job_seen_ended(Job *job, JsonObject *data, const char *error, gint64 when)

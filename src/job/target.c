@@ -93,6 +93,12 @@ void pass_descriptor_run(Job *job)
 
 /* ---- creating: a job of QEMU's own, but a part of this one ---- */
 
+static void on_identified(Job *job, const GError *error)
+{
+        (void) error;
+        step_over(job, FILE_CREATED);
+}
+
 static void on_part_dismissed(JsonNode *result, const GError *error, gpointer data)
 {
         Job *job = data;
@@ -104,9 +110,11 @@ static void on_part_dismissed(JsonNode *result, const GError *error, gpointer da
         else if (error)
                 fail(job, error);
         else {
-                if (job->image->done < FILE_CREATED)
+                if (job->image->done < FILE_CREATED) {
                         job->image->created = TRUE;
-                step_over(job, job->image->done < FILE_CREATED ? FILE_CREATED : FORMATTED);
+                        files_identify_created(job, on_identified);
+                } else
+                        step_over(job, FORMATTED);
         }
 }
 
