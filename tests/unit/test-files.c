@@ -355,25 +355,48 @@ static void check_backing(Tree *tree, gconstpointer data)
 
 /* ---- a file that was just created ---- */
 
+/* As after its creation, which QEMU does. */
+static void identify(Tree *tree, const char *path)
+{
+        g_free(tree->job->target);
+        tree->job->target = g_strdup(path);
+        files_identify_created(tree->job, on_done);
+        g_assert_null(wait_for_end());
+}
+
 static void remove_created(Tree *tree, gconstpointer data)
 {
         g_autofree char *link = g_build_filename(tree->directory, "link", NULL);
         const char *const kept[] = { link, tree->directory, "/no/such/file", "relative" };
 
         (void) data;
+        tree->job->image = g_new0(NewImage, 1);
+        tree->job->image->fd = -1;
         g_assert_no_errno(symlink(tree->a, link));
         for (guint i = 0; i < G_N_ELEMENTS(kept); i++) {
-                tree->job->target = g_strdup(kept[i]);
+                identify(tree, kept[i]);
                 files_remove_created(tree->job, on_done);
                 g_assert_null(wait_for_end());
-                g_clear_pointer(&tree->job->target, g_free);
         }
         g_assert_true(g_file_test(link, G_FILE_TEST_IS_SYMLINK));
-        tree->job->target = g_strdup(tree->a);
+        identify(tree, tree->a);
         files_remove_created(tree->job, on_done);
         g_assert_null(wait_for_end());
         g_assert_false(exists(tree->a));
         g_assert_true(exists(tree->b));
+}
+
+/* Another file has come to its name since. */
+static void keep_another(Tree *tree, gconstpointer data)
+{
+        (void) data;
+        tree->job->image = g_new0(NewImage, 1);
+        tree->job->image->fd = -1;
+        identify(tree, tree->a);
+        g_assert_no_errno(g_rename(tree->b, tree->a));
+        files_remove_created(tree->job, on_done);
+        g_assert_null(wait_for_end());
+        g_assert_true(exists(tree->a));
 }
 
 int main(int argc, char **argv)
@@ -392,6 +415,7 @@ int main(int argc, char **argv)
                 { "/files/stale/used", used_by_others },
                 { "/files/check-backing", check_backing },
                 { "/files/remove-created", remove_created },
+                { "/files/created/another", keep_another },
         };
 
         g_test_init(&argc, &argv, NULL);
