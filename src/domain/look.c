@@ -112,7 +112,7 @@ static void note_kept_stream(struct Look *look, JsonNode *result)
                     g_strcmp0(json_string(job, "status"), "concluded") == 0) {
                         look->graph_is_out_of_reach = TRUE;
                         look->error = g_error_new(
-                                BJ_ERROR, BJ_ERROR_INVALID_STATE,
+                                BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
                                 "QEMU of domain '%s' keeps its job '%s', which is over, until somebody "
                                 "dismisses it: "
                                 "as long as it does so it cannot be asked for its graph without danger",

@@ -123,7 +123,7 @@ def test_stream_that_is_kept_when_it_is_over(lab):
     job.dismiss()
     path = f"{lab.directory}/copy.qcow2"
     for call in (lambda: disk.commit(active=True), lambda: disk.copy(path), lambda: disk.snapshot(path)):
-        with refused("InvalidState", "theirs"):
+        with refused("JobActive", "theirs"):
             call()
     assert machine.running(), "QEMU crashed"
     lab.service.restart()
