@@ -118,7 +118,8 @@ void domain_drop_connection(Domain *domain)
         QmpConnection *connection = g_steal_pointer(&domain->connection);
 
         domain->host.qmp = NULL;
-        domain->looked = FALSE;
+        domain->streams_possible = TRUE;
+        g_hash_table_remove_all(domain->begun);
         g_clear_pointer(&domain->late_command, g_free);
         g_clear_handle_id(&domain->retry, g_source_remove);
         g_clear_handle_id(&domain->poll, g_source_remove);

@@ -28,8 +28,10 @@ Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_ca
         domain->instance = g_strdup("");
         domain->reason = g_strdup("");
         domain->state = DOMAIN_DISCONNECTED;
+        domain->streams_possible = TRUE;
         domain->disks = g_ptr_array_new_with_free_func((GDestroyNotify) disk_free);
         domain->paths = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+        domain->begun = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
         domain->jobs = g_ptr_array_new_with_free_func((GDestroyNotify) job_unref);
         domain->pidfd = -1;
         return domain;
@@ -52,6 +54,7 @@ void domain_unref(Domain *domain)
         g_ptr_array_unref(domain->disks);
         g_ptr_array_unref(domain->jobs);
         g_hash_table_unref(domain->paths);
+        g_hash_table_unref(domain->begun);
         g_clear_pointer(&domain->look_next, g_array_unref);
         g_clear_pointer(&domain->save_waiters, g_array_unref);
         g_clear_pointer(&domain->jobs_seen, json_node_unref);

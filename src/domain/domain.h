@@ -99,8 +99,9 @@ struct Domain {
 
         /* looks */
         struct Look *look;
-        GArray *look_next;   /* who waits for the look after the one under way */
-        gboolean looked;     /* over this connection */
+        GArray *look_next;         /* who waits for the look after the one under way */
+        gboolean streams_possible; /* a job of somebody else may be a block-stream */
+        GHashTable *begun;   /* ids of jobs of somebody else that were seen to begin, and not yet found */
         JsonNode *jobs_seen; /* query-jobs of the last look, until it is searched for jobs of others */
 
         /* record */

@@ -37,6 +37,10 @@ static void adopt(Domain *domain, JsonObject *entry)
         if (!id || domain_job_by_qemu_id(domain, id) || domain_job_by_part_id(domain, id) ||
             domain->jobs->len >= EXTERNAL_MAX)
                 return;
+        /* One that is over and kept since long is nobody's news. */
+        if (!g_hash_table_remove(domain->begun, id) &&
+            g_strcmp0(json_string(entry, "status"), "concluded") == 0)
+                return;
         disk = disk_of(domain, id);
         g_autoptr(Job) job = external_new(domain->host.graph, entry, domain->name, disk ? disk->target : "",
                                           disk ? disk->device : "", disk ? disk_source(disk) : "");

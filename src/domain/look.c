@@ -9,6 +9,7 @@
 
 #define POLL_RUNNING_MILLISECONDS 500
 #define POLL_READY_MILLISECONDS 1000
+#define BEGUN_MAX 64
 
 /* ---- a look: everything that QEMU tells, in one pipelined round ---- */
 
@@ -26,6 +27,7 @@ struct Look {
         GError *error;                  /* the first one */
         gboolean careful;               /* the jobs are seen before QEMU is asked for its graph */
         gboolean graph_is_out_of_reach; /* and because of what was seen it is not */
+        gboolean renews;                /* what is known of the nodes is from an earlier look */
 };
 
 static void start(Domain *domain);
@@ -35,14 +37,15 @@ static void finish(struct Look *look)
         g_autoptr(Domain) domain = domain_ref(look->domain);
 
         domain->look = NULL;
-        domain->looked = !look->error;
         if ((!look->error || look->graph_is_out_of_reach) && !domain->removed) {
                 g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
 
                 if (!look->error && domain_update_disks(domain))
                         domain_save(domain);
+                /* Without a graph nothing can be said of a job but of somebody else's. */
                 for (guint i = 0; i < jobs->len; i++)
-                        ((Job *) jobs->pdata[i])->synced = TRUE;
+                        if (!look->error || ((Job *) jobs->pdata[i])->driver->external)
+                                ((Job *) jobs->pdata[i])->synced = TRUE;
                 for (guint i = 0; i < jobs->len; i++)
                         job_advance(jobs->pdata[i]);
                 if (!look->error && domain->shown)
@@ -100,24 +103,32 @@ static JsonObject *find_entry(JsonNode *result, const char *member, const char *
         return NULL;
 }
 
-/* QEMU 7.2 crashes when it is asked for its nodes while it keeps a block-stream that is over. */
-static void note_kept_stream(struct Look *look, JsonNode *result)
+/* QEMU 7.2 crashes when it is asked for its nodes while it keeps a block-stream that is over; 10.0 does not.
+ * One of ours is never kept. Somebody else's may come to its end at any moment, so that as long as there is
+ * one the nodes are taken from what was seen before. */
+static void heed_streams(struct Look *look, JsonNode *result)
 {
+        Domain *domain = look->domain;
         JsonArray *jobs = JSON_NODE_HOLDS_ARRAY(result) ? json_node_get_array(result) : NULL;
 
-        for (guint i = 0; jobs && !look->error && i < json_array_get_length(jobs); i++) {
-                JsonObject *job = json_element(jobs, i);
+        domain->streams_possible = FALSE;
+        for (guint i = 0; jobs && i < json_array_get_length(jobs); i++) {
+                JsonObject *entry = json_element(jobs, i);
+                const char *id = json_string(entry, "id");
+                const Job *job = domain_job_by_qemu_id(domain, id);
 
-                if (g_strcmp0(json_string(job, "type"), "stream") == 0 &&
-                    g_strcmp0(json_string(job, "status"), "concluded") == 0) {
-                        look->graph_is_out_of_reach = TRUE;
-                        look->error = g_error_new(
-                                BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
-                                "QEMU of domain '%s' keeps its job '%s', which is over, until somebody "
-                                "dismisses it: "
-                                "as long as it does so it cannot be asked for its graph without danger",
-                                look->domain->name, json_string(job, "id"));
-                }
+                if (g_strcmp0(json_string(entry, "type"), "stream") != 0 || (job && !job->driver->external))
+                        continue;
+                domain->streams_possible = TRUE;
+                look->renews = domain->host.graph != NULL;
+                if (look->renews || look->error || g_strcmp0(json_string(entry, "status"), "concluded") != 0)
+                        continue;
+                look->graph_is_out_of_reach = TRUE;
+                look->error = g_error_new(
+                        BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                        "QEMU of domain '%s' keeps its job '%s', which is over, until somebody dismisses "
+                        "it: as long as it does so it cannot be asked for its graph without danger",
+                        domain->name, id);
         }
 }
 
@@ -137,7 +148,7 @@ static void on_jobs(JsonNode *result, const GError *error, gpointer data)
         if (!look->careful)
                 return;
         if (!error)
-                note_kept_stream(look, result);
+                heed_streams(look, result);
         if (look->error || !look->domain->host.qmp)
                 finish(look);
         else
@@ -167,7 +178,10 @@ static void on_graph(JsonNode *result, const GError *error, gpointer data)
 
         note_error(look, error);
         if (!look->error)
-                graph = graph_new(look->block, look->nodes, result, look->domain->paths, &look->error);
+                graph = look->renews
+                                ? graph_renew(look->domain->host.graph, look->block, result, &look->error)
+                                : graph_new(look->block, look->nodes, result, look->domain->paths,
+                                            &look->error);
         if (graph) {
                 graph_free(look->domain->host.graph);
                 look->domain->host.graph = graph;
@@ -189,21 +203,9 @@ static void ask_graph(struct Look *look)
         QmpConnection *qmp = look->domain->host.qmp;
 
         qmp_execute(qmp, "query-block", NULL, on_block, look);
-        qmp_execute(qmp, "query-named-block-nodes", json_make("b:flat", TRUE, NULL), on_nodes, look);
+        if (!look->renews)
+                qmp_execute(qmp, "query-named-block-nodes", json_make("b:flat", TRUE, NULL), on_nodes, look);
         qmp_execute(qmp, "x-debug-query-block-graph", NULL, on_graph, look);
-}
-
-/* Where a block-stream may be over and kept: of somebody else, or from before this connection. */
-static gboolean wants_care(const Domain *domain)
-{
-        if (!domain->looked)
-                return TRUE;
-        for (guint i = 0; i < domain->jobs->len; i++) {
-                const Job *job = domain->jobs->pdata[i];
-                if (job->driver->external && strcmp(job->driver->type, "pull") == 0)
-                        return TRUE;
-        }
-        return FALSE;
 }
 
 static void start(Domain *domain)
@@ -224,7 +226,7 @@ static void start(Domain *domain)
          * The replies come in this order, and events stand between them where they belong. */
         if (wants_run_state(look) && domain->host.capabilities->has[CAPABILITY_RUN_STATE])
                 qmp_execute(qmp, "query-status", NULL, on_status, look);
-        look->careful = wants_care(domain);
+        look->careful = domain->streams_possible && !domain->host.capabilities->has[CAPABILITY_SET_ACTIVE];
         qmp_execute(qmp, "query-jobs", NULL, on_jobs, look);
         if (!look->careful)
                 ask_graph(look);
@@ -343,9 +345,15 @@ static void handle_status_event(Domain *domain, JsonObject *data, gint64 when)
         } else if ((job = domain_job_by_part_id(domain, id))) {
                 job_ref(job);
                 job_seen_part(job, status);
-        } else if (g_strcmp0(status, "null") == 0 || g_strcmp0(status, "created") == 0)
+        } else if (id && (g_strcmp0(status, "null") == 0 || g_strcmp0(status, "created") == 0)) {
                 /* Somebody else's job: it is to be shown, or it is over and may have changed the graph. */
+                domain->streams_possible = TRUE;
+                if (*status == 'c' && g_hash_table_size(domain->begun) < BEGUN_MAX)
+                        g_hash_table_add(domain->begun, g_strdup(id));
+                else
+                        g_hash_table_remove(domain->begun, id);
                 domain_look_then(domain, ignore_look, NULL);
+        }
 }
 
 static void handle_end_event(Domain *domain, JsonObject *data, gint64 when)

@@ -221,37 +221,110 @@ static void read_root(Graph *graph, JsonObject *object)
         g_ptr_array_add(graph->roots, root);
 }
 
-Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GHashTable *paths,
-                 GError **error)
+static Graph *graph_new_empty(void)
 {
-        g_autoptr(Graph) graph = g_new0(Graph, 1);
+        Graph *graph = g_new0(Graph, 1);
 
         graph->strings = g_string_chunk_new(1024);
         graph->nodes = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, node_free);
         graph->roots = g_ptr_array_new_with_free_func(g_free);
         graph->job_edges = g_array_new(FALSE, FALSE, sizeof(GraphJobEdge));
+        return graph;
+}
 
-        if (!JSON_NODE_HOLDS_ARRAY(block) || !JSON_NODE_HOLDS_ARRAY(named_nodes) ||
-            !JSON_NODE_HOLDS_OBJECT(block_graph)) {
+/* Those of which nothing is known but how they stand. */
+static void name_filters(Graph *graph)
+{
+        GHashTableIter iterator;
+        gpointer value;
+
+        g_hash_table_iter_init(&iterator, graph->nodes);
+        while (g_hash_table_iter_next(&iterator, NULL, &value)) {
+                GraphNode *node = value;
+
+                if (!*node->driver)
+                        node->driver =
+                                keep(graph, graph_child(node, "backing") ? "mirror_top" : "copy-on-read");
+        }
+}
+
+/* With the nodes there, reads how they stand to each other and what stands on them. */
+static gboolean read_structure(Graph *graph, JsonNode *block, JsonNode *block_graph, GError **error)
+{
+        JsonArray *devices = JSON_NODE_HOLDS_ARRAY(block) ? json_node_get_array(block) : NULL;
+
+        if (!devices || !JSON_NODE_HOLDS_OBJECT(block_graph)) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_QEMU,
                             "QEMU described its block graph in an unknown form");
-                return NULL;
+                return FALSE;
         }
-        JsonArray *nodes = json_node_get_array(named_nodes), *devices = json_node_get_array(block);
-        for (guint i = 0; i < json_array_get_length(nodes); i++)
-                read_node(graph, json_element(nodes, i), paths);
         read_edges(graph, json_node_get_object(block_graph));
+        name_filters(graph);
         if (has_cycle(graph)) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_QEMU,
                             "the block graph that QEMU describes is a circle");
-                return NULL;
+                return FALSE;
         }
         /* An id that the user gave goes before a name that is merely at hand. */
         for (int with_id = 1; with_id >= 0; with_id--)
                 for (guint i = 0; i < json_array_get_length(devices); i++)
                         if (has_id(json_element(devices, i)) == with_id)
                                 read_root(graph, json_element(devices, i));
-        return g_steal_pointer(&graph);
+        return TRUE;
+}
+
+Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GHashTable *paths,
+                 GError **error)
+{
+        g_autoptr(Graph) graph = graph_new_empty();
+        JsonArray *nodes = JSON_NODE_HOLDS_ARRAY(named_nodes) ? json_node_get_array(named_nodes) : NULL;
+
+        for (guint i = 0; nodes && i < json_array_get_length(nodes); i++)
+                read_node(graph, json_element(nodes, i), paths);
+        return read_structure(graph, block, nodes ? block_graph : NULL, error) ? g_steal_pointer(&graph)
+                                                                               : NULL;
+}
+
+static void copy_node(Graph *graph, const GraphNode *old)
+{
+        GraphNode *node = g_memdup2(old, sizeof(*old));
+        const char **texts[] = { &node->name,           &node->driver,       &node->file,
+                                 &node->path,           &node->backing,      &node->full_backing,
+                                 &node->backing_format, &node->detect_zeroes };
+
+        for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
+                *texts[i] = keep(graph, *texts[i]);
+        node->edges = g_array_new(FALSE, FALSE, sizeof(GraphEdge));
+        node->job = NULL;
+        node->parents = 0;
+        g_hash_table_replace(graph->nodes, (gpointer) node->name, node);
+}
+
+static void add_filter(Graph *graph, const char *name)
+{
+        const GraphNode filter = { .name = name };
+
+        if (name && !graph_node(graph, name))
+                copy_node(graph, &filter);
+}
+
+Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, GError **error)
+{
+        g_autoptr(Graph) graph = graph_new_empty();
+        JsonArray *nodes = JSON_NODE_HOLDS_OBJECT(block_graph)
+                                   ? json_array(json_node_get_object(block_graph), "nodes")
+                                   : NULL;
+        GHashTableIter iterator;
+        gpointer node;
+
+        g_hash_table_iter_init(&iterator, old->nodes);
+        while (g_hash_table_iter_next(&iterator, NULL, &node))
+                copy_node(graph, node);
+        for (guint i = 0; nodes && i < json_array_get_length(nodes); i++)
+                if (g_strcmp0(json_string(json_element(nodes, i), "type"), "block-driver") == 0)
+                        add_filter(graph, json_string(json_element(nodes, i), "name"));
+        graph->renewed = TRUE;
+        return read_structure(graph, block, block_graph, error) ? g_steal_pointer(&graph) : NULL;
 }
 
 void graph_free(Graph *graph)

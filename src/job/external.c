@@ -45,7 +45,7 @@ Job *external_new(const Graph *graph, JsonObject *entry, const char *domain, con
 
         while (i < G_N_ELEMENTS(types) && !is_type(graph, id, type, i))
                 i++;
-        if (!id || i == G_N_ELEMENTS(types) || g_strcmp0(json_string(entry, "status"), "concluded") == 0)
+        if (!id || i == G_N_ELEMENTS(types))
                 return NULL;
         source = edge_node(graph, id, types[i].source);
         target = edge_node(graph, id, types[i].target);
@@ -79,7 +79,8 @@ static StepState ask_external_state(const Job *job)
 
 static void set_result_by_qemu(Job *job)
 {
-        gboolean pivoted = job->driver->two_phase && *job->target_node && job->driver->is_in_graph(job);
+        gboolean pivoted = job->driver->two_phase && *job->target_node && job->host->graph &&
+                           job->driver->is_in_graph(job);
 
         if (pivoted)
                 set_result(job, RESULT_COMPLETED);
@@ -102,7 +103,7 @@ static void on_looked(Job *job, const GError *error)
         if (job->gone) {
                 set_result(job, RESULT_LOST);
                 job_set_error(job, BJ_ERROR_DISCONNECTED, "QEMU went away before the job could conclude");
-        } else if ((!error || !job->driver->two_phase) && job_has_ended(job))
+        } else if (!g_error_matches(error, BJ_ERROR, BJ_ERROR_DISCONNECTED) && job_has_ended(job))
                 set_result_by_qemu(job);
         job_step_end(job);
 }

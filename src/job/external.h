@@ -13,6 +13,6 @@ extern const JobDriver external_drivers[N_EXTERNAL];
 #define STARTED_BY_NOBODY G_MAXUINT32
 
 /* The job that an entry of query-jobs tells of, on the disk that it works on: `disk` and `device`, "" = not
- * known. NULL for what is no block job, or is over. */
+ * known. NULL for what is no block job. */
 Job *external_new(const Graph *graph, JsonObject *entry, const char *domain, const char *disk,
                   const char *device, const char *active);

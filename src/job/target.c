@@ -324,10 +324,8 @@ static void on_check_looked(Job *job, const GError *error)
 
 void check_target_run(Job *job)
 {
-        /* What was made here is as it was asked for. */
-        if (job->image->fresh)
-                step_over(job, CHECKED);
-        else if (can_ask(job))
+        /* Also of what was made here: from now on its nodes are known. */
+        if (can_ask(job))
                 job->host->look(job->host, job, on_check_looked);
 }
 

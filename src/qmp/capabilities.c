@@ -30,6 +30,7 @@ static const struct {
         [CAPABILITY_BREAK_SNAPSHOT] = { "backup-break-snapshot", "blockdev-backup", "on-cbw-error", FALSE },
         [CAPABILITY_SNAPSHOT_ACCESS] = { "snapshot-access", "blockdev-add", NULL, FALSE, "snapshot-access" },
         [CAPABILITY_BOCHS] = { "bochs", "blockdev-add", NULL, FALSE, "bochs" },
+        [CAPABILITY_SET_ACTIVE] = { "set-active", "blockdev-set-active", NULL, FALSE },
         [CAPABILITY_NBD] = { "nbd", "blockdev-add", NULL, FALSE, "nbd" },
         [CAPABILITY_RBD] = { "rbd", "blockdev-add", NULL, FALSE, "rbd" },
         [CAPABILITY_ISCSI] = { "iscsi", "blockdev-add", NULL, FALSE, "iscsi" },
