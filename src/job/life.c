@@ -214,8 +214,12 @@ static void on_asked(JsonNode *result, const GError *error, gpointer data)
 
         (void) result;
         if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) && !job_is_past_ready(job)) {
+                /* Somebody may have decided otherwise meanwhile; then that is asked next. */
+                gboolean still_wanted = job->record.decision == job->asked;
+
                 job->asked = DECISION_NONE;
-                job_refuse(job, error);
+                if (still_wanted)
+                        job_refuse(job, error);
         }
         job_step_end(job);
 }
