@@ -27,7 +27,7 @@ struct Look {
         GError *error;                  /* the first one */
         gboolean careful;               /* the jobs are seen before QEMU is asked for its graph */
         gboolean graph_is_out_of_reach; /* and because of what was seen it is not */
-        gboolean renews;                /* what is known of the nodes is from an earlier look */
+        char *stream; /* because of which what is known of the nodes is from an earlier look */
 };
 
 static void start(Domain *domain);
@@ -64,6 +64,7 @@ static void finish(struct Look *look)
         g_clear_pointer(&look->block, json_node_unref);
         g_clear_pointer(&look->nodes, json_node_unref);
         g_clear_error(&look->error);
+        g_free(look->stream);
         domain_unref(look->domain);
         g_free(look);
         if (domain->look_next && !domain->look)
@@ -120,8 +121,9 @@ static void heed_streams(struct Look *look, JsonNode *result)
                 if (g_strcmp0(json_string(entry, "type"), "stream") != 0 || (job && !job->driver->external))
                         continue;
                 domain->streams_possible = TRUE;
-                look->renews = domain->host.graph != NULL;
-                if (look->renews || look->error || g_strcmp0(json_string(entry, "status"), "concluded") != 0)
+                if (domain->host.graph && !look->stream)
+                        look->stream = g_strdup(id);
+                if (look->stream || look->error || g_strcmp0(json_string(entry, "status"), "concluded") != 0)
                         continue;
                 look->graph_is_out_of_reach = TRUE;
                 look->error = g_error_new(
@@ -178,10 +180,10 @@ static void on_graph(JsonNode *result, const GError *error, gpointer data)
 
         note_error(look, error);
         if (!look->error)
-                graph = look->renews
-                                ? graph_renew(look->domain->host.graph, look->block, result, &look->error)
-                                : graph_new(look->block, look->nodes, result, look->domain->paths,
-                                            &look->error);
+                graph = look->stream ? graph_renew(look->domain->host.graph, look->block, result,
+                                                   look->stream, &look->error)
+                                     : graph_new(look->block, look->nodes, result, look->domain->paths,
+                                                 &look->error);
         if (graph) {
                 graph_free(look->domain->host.graph);
                 look->domain->host.graph = graph;
@@ -203,7 +205,7 @@ static void ask_graph(struct Look *look)
         QmpConnection *qmp = look->domain->host.qmp;
 
         qmp_execute(qmp, "query-block", NULL, on_block, look);
-        if (!look->renews)
+        if (!look->stream)
                 qmp_execute(qmp, "query-named-block-nodes", json_make("b:flat", TRUE, NULL), on_nodes, look);
         qmp_execute(qmp, "x-debug-query-block-graph", NULL, on_graph, look);
 }

@@ -251,7 +251,7 @@ static void name_filters(Graph *graph)
 /* With the nodes there, reads how they stand to each other and what stands on them. */
 static gboolean read_structure(Graph *graph, JsonNode *block, JsonNode *block_graph, GError **error)
 {
-        JsonArray *devices = JSON_NODE_HOLDS_ARRAY(block) ? json_node_get_array(block) : NULL;
+        JsonArray *devices = block && JSON_NODE_HOLDS_ARRAY(block) ? json_node_get_array(block) : NULL;
 
         if (!devices || !JSON_NODE_HOLDS_OBJECT(block_graph)) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_QEMU,
@@ -281,7 +281,7 @@ Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, 
 
         for (guint i = 0; nodes && i < json_array_get_length(nodes); i++)
                 read_node(graph, json_element(nodes, i), paths);
-        return read_structure(graph, block, nodes ? block_graph : NULL, error) ? g_steal_pointer(&graph)
+        return read_structure(graph, nodes ? block : NULL, block_graph, error) ? g_steal_pointer(&graph)
                                                                                : NULL;
 }
 
@@ -308,7 +308,8 @@ static void add_filter(Graph *graph, const char *name)
                 copy_node(graph, &filter);
 }
 
-Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, GError **error)
+Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, const char *stream,
+                   GError **error)
 {
         g_autoptr(Graph) graph = graph_new_empty();
         JsonArray *nodes = JSON_NODE_HOLDS_OBJECT(block_graph)
@@ -323,7 +324,7 @@ Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, GEr
         for (guint i = 0; nodes && i < json_array_get_length(nodes); i++)
                 if (g_strcmp0(json_string(json_element(nodes, i), "type"), "block-driver") == 0)
                         add_filter(graph, json_string(json_element(nodes, i), "name"));
-        graph->renewed = TRUE;
+        graph->stream = keep(graph, stream);
         return read_structure(graph, block, block_graph, error) ? g_steal_pointer(&graph) : NULL;
 }
 

@@ -44,20 +44,21 @@ typedef struct {
 
 typedef struct {
         GStringChunk *strings;
-        GHashTable *nodes; /* name → GraphNode */
-        GPtrArray *roots;  /* GraphRoot, those with an id first */
-        GArray *job_edges; /* GraphJobEdge */
-        gboolean renewed;  /* by graph_renew() */
+        GHashTable *nodes;  /* name → GraphNode */
+        GPtrArray *roots;   /* GraphRoot, those with an id first */
+        GArray *job_edges;  /* GraphJobEdge */
+        const char *stream; /* made by graph_renew() because of this job; NULL = by graph_new() */
 } Graph;
 
 /* From the replies of query-block, query-named-block-nodes (flat) and x-debug-query-block-graph. `paths` are
  * the names of files of which QEMU knows only a descriptor, "/dev/fdset/N" → path; NULL = none. */
 Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, GHashTable *paths,
                  GError **error);
-/* The same without query-named-block-nodes, where asking that is dangerous: what is said of the nodes comes
- * from `old`, how they stand to each other is new. A node that is not in `old` is taken for a filter: of a
- * job where it stands on a "backing" edge. */
-Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, GError **error);
+/* The same without query-named-block-nodes, where asking that is dangerous because of QEMU's job `stream`:
+ * what is said of the nodes comes from `old`, how they stand to each other is new. A node that is not in
+ * `old` is taken for a filter: of a job where it stands on a "backing" edge. */
+Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, const char *stream,
+                   GError **error);
 void graph_free(Graph *graph);
 
 GraphNode *graph_node(const Graph *graph, const char *name);

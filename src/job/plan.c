@@ -105,12 +105,12 @@ static void on_looked(Job *job, const GError *look_error)
         g_autoptr(GError) error = look_error ? g_error_copy(look_error) : NULL;
 
         job->plan = NULL;
-        if (!error && job->host->graph->renewed)
+        if (!error && job->host->graph->stream)
                 g_set_error(&error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
-                            "a block-stream of somebody else is at work, or kept when it is over, in the "
-                            "QEMU of domain "
-                            "'%s': this QEMU may crash when it is asked for its nodes meanwhile",
-                            job->domain);
+                            "QEMU's job '%s' of domain '%s', a block-stream of somebody else, is at work, "
+                            "or over and "
+                            "not dismissed: this QEMU may crash when it is asked for its nodes meanwhile",
+                            job->host->graph->stream, job->domain);
         if (!error)
                 plan->chain = chain_of_device(job, &error);
         if (error)

@@ -58,6 +58,7 @@ static char *make_schema(const char *const *drivers)
                 { "blockdev-create", { NULL } },
                 { "block_resize", { "node-name" } },
                 { "add-fd", { NULL } },
+                { "blockdev-set-active", { NULL } },
         };
         GString *text = g_string_new("[");
 
