@@ -52,9 +52,8 @@ static void plan_run(Job *job)
 
 static StepState check_chain_state(const Job *job)
 {
-        return job->image && job->image->reuse && *job->end_node && !job->settled && !job->record.accepted
-                       ? STEP_DUE
-                       : STEP_DONE;
+        return job->image && job->image->reuse && *job->end_node && !job->image->header_checked ? STEP_DUE
+                                                                                                : STEP_DONE;
 }
 
 static char *chain_node(const Job *job)
@@ -69,14 +68,6 @@ static gboolean has_chain_of_its_own(const Job *job)
         return strcmp(job->end_node, name) == 0;
 }
 
-static void on_chain_recorded(const GError *error, gpointer data)
-{
-        if (error)
-                job_start_failed(data, error);
-        else
-                job_step_end(data);
-}
-
 /* `error`: it is not the old chain. */
 static void on_chain_checked(Job *job, const GError *error)
 {
@@ -84,7 +75,7 @@ static void on_chain_checked(Job *job, const GError *error)
         gboolean known = target && (strcmp(target->backing_format, "qcow2") == 0 ||
                                     strcmp(target->backing_format, "raw") == 0);
 
-        job->settled = TRUE;
+        job->image->header_checked = TRUE;
         if (!error) {
                 job_step_end(job);
                 return;
@@ -111,7 +102,7 @@ static void on_chain_checked(Job *job, const GError *error)
         job->backing = g_strdup(target->full_backing);
         job->backing_format = g_strdup(target->backing_format);
         /* Before QEMU has the job, since it goes on with it whatever becomes of the service. */
-        job_write(job, JOURNAL_SYNCED, on_chain_recorded);
+        job_write(job, JOURNAL_SYNCED, start_recorded);
 }
 
 static void check_chain_run(Job *job)

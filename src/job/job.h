@@ -162,6 +162,7 @@ typedef struct {
         guint64 size, cluster_size;     /* bytes; cluster_size 0 = QEMU's own choice */
         gboolean extended_l2, direct;   /* direct: past the host's page cache, as the disk is */
         char *backing, *backing_format; /* for its header, NULL = none */
+        gboolean header_checked;        /* of a prepared one, for what it stands on */
         guint done;                     /* steps of it */
 } NewImage;
 

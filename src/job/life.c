@@ -37,7 +37,7 @@ StepState record_intent_state(const Job *job)
         return job->written.exists ? STEP_DONE : STEP_DUE;
 }
 
-static void on_intent_recorded(const GError *error, gpointer data)
+void start_recorded(const GError *error, gpointer data)
 {
         Job *job = data;
 
@@ -49,7 +49,7 @@ static void on_intent_recorded(const GError *error, gpointer data)
 
 void record_intent_run(Job *job)
 {
-        job_write(job, JOURNAL_SYNCED, on_intent_recorded);
+        job_write(job, JOURNAL_SYNCED, start_recorded);
 }
 
 StepState begin_state(const Job *job)

@@ -18,6 +18,9 @@ void job_warn(Job *job, const GError *error);
 StepState record_intent_state(const Job *job);
 void record_intent_run(Job *job);
 
+/* For job_write(), of a record without which there is no job. */
+void start_recorded(const GError *error, gpointer job);
+
 /* "begin": gives up a job that was planned by an earlier start of the service, if QEMU never got it: nobody
  * waits for it any more. */
 StepState begin_state(const Job *job);

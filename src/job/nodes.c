@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/life.h"
 
 JsonObject *nodes_reopen_options(JsonObject *node)
 {
@@ -21,7 +22,7 @@ StepState nodes_tidy_state(const Job *job)
 {
         if (job->tidied || job->gone)
                 return STEP_DONE;
-        return job->synced && job->host->qmp ? STEP_DUE : STEP_WAIT;
+        return job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
 
 static void leave_behind(Job *job, char *text)

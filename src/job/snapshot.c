@@ -59,13 +59,12 @@ static void plan_run(Job *job)
 
 static StepState check_overlay_state(const Job *job)
 {
-        return job->image && job->image->reuse && !job->flushed && !overlay_is_recorded(job) ? STEP_DUE
-                                                                                             : STEP_DONE;
+        return job->image && job->image->reuse && !job->image->header_checked ? STEP_DUE : STEP_DONE;
 }
 
 static void on_overlay_checked(Job *job, const GError *error)
 {
-        job->flushed = TRUE;
+        job->image->header_checked = TRUE;
         if (error)
                 job_start_failed(job, error);
         else
@@ -90,20 +89,10 @@ static StepState record_overlay_state(const Job *job)
         return overlay_is_recorded(job) ? STEP_DONE : STEP_DUE;
 }
 
-static void on_overlay_recorded(const GError *error, gpointer data)
-{
-        Job *job = data;
-
-        if (error)
-                job_start_failed(job, error);
-        else
-                job_step_end(job);
-}
-
 static void record_overlay_run(Job *job)
 {
         job->record.disk_is = DISK_IS_TARGET;
-        job_write(job, JOURNAL_SYNCED, on_overlay_recorded);
+        job_write(job, JOURNAL_SYNCED, start_recorded);
 }
 
 /* ---- snapshot: QEMU's command ---- */
@@ -183,12 +172,6 @@ static void tidy(Job *job)
         nodes_reopen_read_only(job, job->source_node);
 }
 
-static StepState answer_state(const Job *job)
-{
-        (void) job;
-        return STEP_DUE;
-}
-
 static void answer_run(Job *job)
 {
         g_autoptr(GError) error = NULL;
@@ -216,7 +199,7 @@ static const JobStep steps[] = {
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "record-domain", record_domain_state, record_domain_run },
-        { "answer", answer_state, answer_run },
+        { "answer", give_up_state, answer_run },
         { NULL, NULL, NULL },
 };
 
