@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/test-point.h"
 
 #define RETRY_FIRST_MILLISECONDS 10
 #define RETRY_LAST_MILLISECONDS 2000
@@ -262,6 +263,7 @@ static void on_late(const char *command, gpointer data)
 static void on_first_look(Domain *domain, const GError *error, gpointer data)
 {
         (void) data;
+        test_point("connect-looked");
         if (!domain->host.qmp)
                 return; /* lost meanwhile, which was said there */
         if (error && domain->attached) {
@@ -342,6 +344,7 @@ static void on_ready(gpointer data)
 {
         g_autoptr(Domain) domain = domain_ref(data);
 
+        test_point("connect-identify");
         if (!is_the_same_qemu(domain, qmp_connection_pid(domain->connection))) {
                 become_gone(domain, "QEMU went away; another one answers on its socket");
                 return;

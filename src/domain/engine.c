@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/test-point.h"
 #include "domain/engine-private.h"
 
 Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data)
@@ -136,6 +137,7 @@ static void on_attach_saved(Domain *domain, const GError *error, gpointer data)
         Attach *attach = data;
         Engine *engine = attach->engine;
 
+        test_point("attach-show");
         if (error) {
                 domain_remove(domain);
                 attach_end(attach, domain, error);
@@ -146,6 +148,7 @@ static void on_attach_saved(Domain *domain, const GError *error, gpointer data)
         g_ptr_array_add(engine->domains, domain);
         engine->observer->domain_added(domain, engine->data);
         attach_end(attach, domain, NULL);
+        test_point("attach-adopt");
         /* Jobs of an earlier time with this domain, and of somebody else. */
         engine_adopt_jobs(engine, domain);
         domain->shown = TRUE;
@@ -169,6 +172,7 @@ static void on_attached(Domain *domain, const GError *error, gpointer data)
         detached = engine_detached_domain(attach->engine, domain->name);
         if (detached)
                 engine_forget_detached(attach->engine, detached);
+        test_point("attach-record");
         domain->saved = on_attach_saved;
         domain->saved_data = attach;
         domain_save(domain);
@@ -193,6 +197,7 @@ void engine_attach(Engine *engine, const char *name, const char *path, int fd, D
         domain->path = g_strdup(path);
         engine_watch_domain(engine, domain);
         g_ptr_array_add(engine->attaching, domain);
+        test_point("attach-connect");
         domain_attach(domain, fd, on_attached, attach);
 }
 
@@ -229,6 +234,7 @@ static void on_detach_recorded(const GError *error, gpointer data)
 {
         Detach *detach = data;
 
+        test_point("detach-answer");
         detach->done(detach->domain, error, detach->data);
         domain_unref(detach->domain);
         g_free(detach);
@@ -251,6 +257,7 @@ void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone do
         }
         detach = g_new(Detach, 1);
         *detach = (Detach){ domain_ref(domain), done, data };
+        test_point("detach-record");
         if (domain->jobs->len > 0) {
                 g_ptr_array_add(engine->detached, domain_ref(domain));
                 engine_hide_domain(engine, domain);
@@ -324,6 +331,7 @@ static void on_dismiss_recorded(const GError *error, gpointer data)
 {
         Dismiss *dismiss = data;
 
+        test_point("dismiss-answer");
         dismiss->done(dismiss->job, error, dismiss->data);
         job_unref(dismiss->job);
         g_free(dismiss);
@@ -343,5 +351,6 @@ void engine_dismiss(Engine *engine, Job *job, JobDone done, gpointer data)
         }
         dismiss = g_new(Dismiss, 1);
         *dismiss = (Dismiss){ job_ref(job), done, data };
+        test_point("dismiss-record");
         engine_remove_job(engine, job, on_dismiss_recorded, dismiss);
 }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/test-point.h"
 #include "job/life.h"
 
 JsonObject *nodes_reopen_options(JsonObject *node)
@@ -212,7 +213,9 @@ static void on_flushed(JsonNode *result, const GError *error, gpointer data)
  * was the flush that failed. Tried on QEMU 7.2, 10.0 and 11.1. */
 void nodes_flush(Job *job, const char *node, JobLooked flushed)
 {
-        if (can_call(job, flushed))
+        if (test_omits("node-flush"))
+                flushed(job, NULL);
+        else if (can_call(job, flushed))
                 qmp_execute(
                         job->host->qmp, "blockdev-reopen",
                         nodes_reopen_options(json_make("s:driver", "null-co", "s:node-name", node, NULL)),

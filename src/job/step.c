@@ -33,6 +33,7 @@ void job_advance(Job *job)
                 test_point(step->name);
                 job->step = step;
                 step->run(job);
+                test_point_behind(step->name);
                 if (job->step)
                         break;
                 /* It ended at once; what it changed may concern an earlier step. */

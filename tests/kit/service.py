@@ -12,6 +12,9 @@ from kit.waiting import DEADLINE, wait_until
 FAULTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error:", "CRITICAL **", "ERROR **",
           "-CRITICAL", "GLib-WARNING")
 
+# Of the environment variables of a build with test points.
+POINTS = "BLOCKJOBD_TEST_"
+
 
 class Log:
     """What the daemon says on its standard error, where tests/with-service keeps it."""
@@ -41,7 +44,8 @@ class Service:
         self.processes = []
         # Whether the current test ended a daemon itself; otherwise its end is the daemon's fault.
         self.disturbed = False
-        self.stops_at = None
+        # How the daemon that runs was told to behave in other ways than it does for everybody.
+        self.points = {}
 
     @property
     def state_directory(self):
@@ -72,14 +76,15 @@ class Service:
         os.kill(self.pid(), signal.SIGTERM)
         self.wait_gone()
 
-    def launch(self, stop_at=None, state_directory=None):
-        """Starts the daemon without waiting for anything; where it shall have a state of its own, on that."""
+    def launch(self, state_directory=None, **points):
+        """Starts the daemon without waiting for anything; where it shall have a state of its own, on that.
+
+        points: stop_at, wait_at, trace and omit, as src/base/test-point.h has them.
+        """
         self.disturbed = True
-        self.stops_at = stop_at
-        environment = dict(os.environ)
-        environment.pop("BLOCKJOBD_TEST_STOP_AT", None)
-        if stop_at:
-            environment["BLOCKJOBD_TEST_STOP_AT"] = stop_at
+        self.points = {name: value for name, value in points.items() if value is not None}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(POINTS)}
+        environment |= {POINTS + name.upper(): value for name, value in self.points.items()}
         command = os.environ["BLOCKJOBD"]
         if state_directory:
             command += f" --state-dir '{state_directory}'"
@@ -87,19 +92,29 @@ class Service:
         self.processes.append(process)
         return process
 
-    def start(self, stop_at=None, state_directory=None, deadline=DEADLINE):
+    def start(self, state_directory=None, deadline=DEADLINE, **points):
         """Starts the daemon and waits for the name, which it takes when it is ready."""
-        process = self.launch(stop_at, state_directory)
+        process = self.launch(state_directory, **points)
         wait_until(lambda: self.owned() or process.poll() is not None, "the daemon to take its name", deadline)
         assert process.poll() is None, f"the daemon ended at its start with {process.returncode}"
-        if stop_at:
+        if self.points:
             with open(f"/proc/{self.pid()}/exe", "rb") as binary:
-                assert b"BLOCKJOBD_TEST_STOP_AT" in binary.read(), "this build has no -Dtest_points=true"
+                assert f"{POINTS}STOP_AT".encode() in binary.read(), "this build has no -Dtest_points=true"
         return process
 
-    def restart(self, stop_at=None):
+    def restart(self, **points):
         self.kill()
-        return self.start(stop_at)
+        return self.start(**points)
+
+    def wait_stopped(self, pid, deadline=DEADLINE):
+        """The daemon stands at the point that wait_at names; resume() lets it go on."""
+        def state():
+            with open(f"/proc/{pid}/stat") as file:
+                return file.read().rsplit(")", 1)[1].split()[0]
+        wait_until(lambda: state() == "T", "the daemon to stop at its point", deadline)
+
+    def resume(self, pid):
+        os.kill(pid, signal.SIGCONT)
 
     def settle_later(self):
         """Starts blockjobd --settle, which the unit runs after the daemon's end."""
@@ -119,7 +134,7 @@ class Service:
         """A daemon without kill points, as every test may expect to find it."""
         if not self.owned():
             self.start()
-        elif self.stops_at:
+        elif self.points:
             self.restart()
 
     def stop_own(self):
