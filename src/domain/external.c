@@ -29,17 +29,34 @@ static const Disk *disk_of(Domain *domain, const char *id)
         return NULL;
 }
 
+static gboolean is_orphan(const Domain *domain, const char *qemu_id)
+{
+        const char *id = job_id_in(qemu_id);
+
+        return id && journal_has_set_aside(domain->host.journal, JOURNAL_JOBS, id);
+}
+
+/* It ended before the record was set aside, or nobody was there: what it did is in the graph. */
+static void dismiss_orphan(Domain *domain, const char *id)
+{
+        if (domain->host.qmp)
+                qmp_execute(domain->host.qmp, "job-dismiss", json_make("s:id", id, NULL), NULL, NULL);
+}
+
 static void adopt(Domain *domain, JsonObject *entry)
 {
+        gboolean orphan, over = g_strcmp0(json_string(entry, "status"), "concluded") == 0;
         const char *id = json_string(entry, "id");
         const Disk *disk;
 
         if (!id || domain_job_by_qemu_id(domain, id) || domain_job_by_part_id(domain, id) ||
             domain->jobs->len >= EXTERNAL_MAX)
                 return;
+        orphan = is_orphan(domain, id);
+        if (orphan && over)
+                dismiss_orphan(domain, id);
         /* One that is over and kept since long is nobody's news. */
-        if (!g_hash_table_remove(domain->begun, id) &&
-            g_strcmp0(json_string(entry, "status"), "concluded") == 0)
+        if (!g_hash_table_remove(domain->begun, id) && over)
                 return;
         disk = disk_of(domain, id);
         g_autoptr(Job) job = external_new(domain->host.graph, entry, domain->name, disk ? disk->target : "",
@@ -47,6 +64,7 @@ static void adopt(Domain *domain, JsonObject *entry)
         if (!job)
                 return;
         job->instance = g_strdup(domain->instance);
+        job->orphan = orphan;
         domain_add_job(domain, job);
         job->synced = TRUE;
         job_seen_query(job, entry);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/nodes.h"
 #include "job/two-phase.h"
 
 /* ---- what it is ---- */
@@ -75,6 +76,19 @@ static StepState ask_external_state(const Job *job)
         return job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
 
+/* ---- release: an orphan at PENDING is cancelled, for the source is the disk as long as nothing says else
+ * ---- */
+
+static StepState release_state(const Job *job)
+{
+        return job->orphan && job_is_pending(job) ? finalize_state(job) : STEP_DONE;
+}
+
+static void release_run(Job *job)
+{
+        finalize_command(job, FALSE);
+}
+
 /* ---- look: the outcome, as QEMU's events and graph tell ---- */
 
 static void set_result_by_qemu(Job *job)
@@ -113,15 +127,33 @@ static void look_external_run(Job *job)
         look_command(job, on_looked);
 }
 
+/* ---- dismiss: nobody else does it for an orphan ---- */
+
+static StepState dismiss_state(const Job *job)
+{
+        return job->orphan ? nodes_tidy_state(job) : STEP_DONE;
+}
+
+/* The image that a copy or a backup wrote into. */
+static void tidy(Job *job)
+{
+        g_autofree char *target = g_strdup_printf("bj-%s-t", job_id_in(job->qemu_id));
+
+        if (!job->driver->is_in_graph || !job->driver->is_in_graph(job))
+                nodes_remove(job, target);
+}
+
 static const JobStep steps[] = {
         { "record-intent", record_intent_state, record_intent_run },
         { "announce", announce_state, announce_run },
         { "say-ready", say_ready_state, say_ready_run },
         { "record-decision", record_decision_state, record_decision_run },
         { "ask", ask_external_state, ask_run },
+        { "release", release_state, release_run },
         { "conclude", conclude_state, NULL },
         { "look", look_state, look_external_run },
         { "record-outcome", record_outcome_state, record_outcome_run },
+        { "dismiss", dismiss_state, nodes_tidy_run },
         { "tell", tell_state, tell_run },
         { NULL, NULL, NULL },
 };
@@ -130,11 +162,12 @@ static const JobStep steps[] = {
         {                                                                                                  \
                 .name = "external-" type_name, .type = type_name, .kind = "", .mode = "background",        \
                 .two_phase = TRUE, .external = TRUE, .steps = steps, .is_in_graph = two_phase_is_in_graph, \
+                .tidy = tidy,                                                                              \
         }
 #define SINGLE_PHASE(type_name)                                                                 \
         {                                                                                       \
                 .name = "external-" type_name, .type = type_name, .kind = "", .external = TRUE, \
-                .steps = steps,                                                                 \
+                .steps = steps, .tidy = tidy,                                                   \
         }
 
 const JobDriver external_drivers[N_EXTERNAL] = {

@@ -4,7 +4,8 @@
 #include "job/job.h"
 
 /* Jobs that somebody else started in the same QEMU: they are shown, and can be aborted. How they end is up
- * to whoever started them; nothing is finalized, dismissed or removed here. */
+ * to whoever started them; nothing is finalized, dismissed or removed here. Except for an orphan, a job of
+ * this service whose record was set aside: nobody else would let its guest go on from PENDING. */
 
 enum { EXTERNAL_ACTIVE_COMMIT, EXTERNAL_COMMIT, EXTERNAL_COPY, EXTERNAL_PULL, EXTERNAL_BACKUP, N_EXTERNAL };
 extern const JobDriver external_drivers[N_EXTERNAL];

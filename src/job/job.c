@@ -54,6 +54,18 @@ static char *make_id(void)
         return id;
 }
 
+gboolean job_id_is_good(const char *id)
+{
+        return g_ascii_isalpha(*id) && id[strspn(id, G_CSET_a_2_z G_CSET_DIGITS)] == '\0';
+}
+
+const char *job_id_in(const char *qemu_id)
+{
+        const char *dash = g_str_has_prefix(qemu_id, "bj-") ? strrchr(qemu_id, '-') : NULL;
+
+        return dash && job_id_is_good(dash + 1) ? dash + 1 : NULL;
+}
+
 Job *job_new(const JobDriver *driver, const char *domain, const char *disk, const char *device)
 {
         Job *job = g_new0(Job, 1);

@@ -187,7 +187,8 @@ struct Job {
         char *backing_format;
         GPtrArray *stale; /* StaleFile, that the option "delete" removes; NULL = none */
         gboolean target_was_read_only;
-        char *instance; /* which QEMU process, as its domain says */
+        gboolean orphan; /* external, but once a job of this service, whose record was set aside */
+        char *instance;  /* which QEMU process, as its domain says */
         Options *options;
         guint32 started_by;
         gint64 start_time; /* µs since the epoch, as all times */
@@ -246,6 +247,10 @@ struct Job {
 
 /* job.c: the struct, its names, its record */
 Job *job_new(const JobDriver *driver, const char *domain, const char *disk, const char *device);
+/* As job_new() makes them. */
+gboolean job_id_is_good(const char *id);
+/* The id of ours in QEMU's id of a job, NULL = it is none of this service. */
+const char *job_id_in(const char *qemu_id);
 /* The image that it is to make: by a name of its own, or what the kernel calls the descriptor `fd`, which is
  * taken. */
 void job_set_target(Job *job, const char *target, int fd);

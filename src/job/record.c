@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <string.h>
+
 #include "base/json.h"
 #include "job/files.h"
 #include "job/job.h"
@@ -72,13 +74,13 @@ static gint64 *number_of(const Job *job, guint i)
 
 JsonObject *job_to_json(const Job *job)
 {
-        JsonObject *record =
-                json_make("s:type", job->driver->name, "b:target-was-read-only", job->target_was_read_only,
-                          "o:options", options_to_json(job->options), "i:started-by",
-                          (gint64) job->started_by, "b:accepted", job->record.accepted, "s:decision",
-                          decision_names[job->record.decision], "s:disk-is", disk_names[job->record.disk_is],
-                          "s:result", job_result_name(job->record.result), "i:error-code",
-                          (gint64) job->error_code, "b:told", job->record.told, NULL);
+        JsonObject *record = json_make(
+                "s:type", job->driver->name, "b:target-was-read-only", job->target_was_read_only,
+                "o:options", options_to_json(job->options), "i:started-by", (gint64) job->started_by,
+                "b:accepted", job->record.accepted, "s:decision", decision_names[job->record.decision],
+                "s:disk-is", disk_names[job->record.disk_is], "s:result",
+                job_result_name(job->record.result), "i:error-code", (gint64) job->error_code, "b:told",
+                job->record.told, "b:orphan", job->orphan, NULL);
 
         for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
                 if (*text_of(job, i))
@@ -126,7 +128,8 @@ Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *d
                 if (!texts[i].optional && !json_string(record, texts[i].key))
                         return NULL;
         if (!driver || decision < 0 || disk_is < 0 || result < 0 ||
-            g_strcmp0(json_string(record, "id"), id) != 0)
+            strcmp(json_string(record, "id"), id) != 0 || !job_id_is_good(id) ||
+            (!driver->external && !g_str_has_suffix(json_string(record, "qemu-job-id"), id)))
                 return NULL;
 
         Job *job = g_new0(Job, 1);
@@ -143,6 +146,7 @@ Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *d
         if (json_array(record, "stale"))
                 job->stale = files_from_json(json_array(record, "stale"));
         job->target_was_read_only = json_boolean(record, "target-was-read-only");
+        job->orphan = json_boolean(record, "orphan");
         job->options = options_from_json(json_object(record, "options"));
         job->started_by = (guint32) json_integer(record, "started-by");
         job->error_code =

@@ -18,6 +18,8 @@
 #define RECORD_MAX (16 * 1024 * 1024)
 #define NESTING_MAX 16
 #define SUFFIX ".json"
+#define TEMPORARY ".new"
+#define ASIDE ".damaged"
 
 struct Journal {
         char *directory;
@@ -134,7 +136,7 @@ static gboolean write_all(int fd, const char *text, gsize length)
 
 static gboolean write_file(const Write *job, GError **error)
 {
-        g_autofree char *temporary = g_strconcat(".", job->name, ".new", NULL);
+        g_autofree char *temporary = g_strconcat(".", job->name, TEMPORARY, NULL);
         gboolean sync = job->durability == JOURNAL_SYNCED;
         gsize length = strlen(job->text);
         int fd;
@@ -246,16 +248,14 @@ void journal_remove(Journal *journal, JournalKind kind, const char *name, Journa
         run(journal, kind, name, NULL, JOURNAL_SYNCED, done, data);
 }
 
-static JsonObject *read_record(int directory, const char *file, JournalKind kind, JsonParser *parser,
-                               const char **why)
+/* NULL, and why, where the file cannot be read. */
+static char *read_text(int directory, const char *file, gsize *length, const char **why)
 {
         /* Anything may lie there; opening a pipe must not wait for a writer. */
         int fd = openat(directory, file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
         g_autofree char *text = NULL;
         struct stat st;
         gssize n = -1;
-        JsonNode *root;
-        JsonObject *object;
 
         if (fd < 0 || fstat(fd, &st) < 0)
                 *why = g_strerror(errno);
@@ -273,21 +273,71 @@ static JsonObject *read_record(int directory, const char *file, JournalKind kind
         }
         if (fd >= 0)
                 close(fd);
-        if (n <= 0)
+        *length = n > 0 ? (gsize) n : 0;
+        return n > 0 ? g_steal_pointer(&text) : NULL;
+}
+
+static JsonObject *read_record(int directory, const char *file, JournalKind kind, JsonParser *parser,
+                               const char **why)
+{
+        gsize length;
+        g_autofree char *text = read_text(directory, file, &length, why);
+        JsonNode *root;
+        JsonObject *object;
+
+        if (!text)
                 return NULL;
-        if (!json_is_shallow(text, (gsize) n, NESTING_MAX) ||
-            !json_parser_load_from_data(parser, text, n, NULL) || !(root = json_parser_get_root(parser)) ||
-            !JSON_NODE_HOLDS_OBJECT(root)) {
+        if (!json_is_shallow(text, length, NESTING_MAX) ||
+            !json_parser_load_from_data(parser, text, (gssize) length, NULL) ||
+            !(root = json_parser_get_root(parser)) || !JSON_NODE_HOLDS_OBJECT(root)) {
                 *why = "it is no JSON object";
                 return NULL;
         }
         object = json_node_get_object(root);
-        if (json_integer(object, "version") != JOURNAL_VERSION ||
-            g_strcmp0(json_string(object, "kind"), kind_names[kind]) != 0) {
-                *why = "it is of another kind or version";
-                return NULL;
+        if (g_strcmp0(json_string(object, "kind"), kind_names[kind]) != 0)
+                *why = "it is of another kind";
+        else if (json_integer(object, "version") > JOURNAL_VERSION)
+                *why = "a newer blockjobd wrote it";
+        else if (json_integer(object, "version") != JOURNAL_VERSION)
+                *why = "it is of no version that is known";
+        else
+                return object;
+        return NULL;
+}
+
+/* Under a name that nothing has yet: what was set aside before stays as well. */
+static char *set_aside(int directory, const char *file)
+{
+        g_autofree char *first = g_strconcat(file, ASIDE, NULL), *name = g_strdup(first);
+
+        for (guint i = 2; faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0; i++) {
+                g_free(name);
+                name = g_strdup_printf("%s-%u", first, i);
         }
-        return object;
+        renameat(directory, file, directory, name);
+        return g_steal_pointer(&name);
+}
+
+gboolean journal_has_set_aside(const Journal *journal, JournalKind kind, const char *name)
+{
+        g_autofree char *file = g_strconcat(name, SUFFIX ASIDE, NULL);
+
+        return faccessat(journal->kinds[kind], file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* The records' file names, and nothing else; what a crash has left of a write is removed. */
+static GPtrArray *list_records(int directory, const char *path)
+{
+        g_autoptr(GDir) entries = g_dir_open(path, 0, NULL);
+        GPtrArray *files = g_ptr_array_new_with_free_func(g_free);
+        const char *entry;
+
+        while (entries && (entry = g_dir_read_name(entries)))
+                if (*entry == '.' && g_str_has_suffix(entry, SUFFIX TEMPORARY))
+                        unlinkat(directory, entry, 0);
+                else if (*entry != '.' && g_str_has_suffix(entry, SUFFIX))
+                        g_ptr_array_add(files, g_strdup(entry));
+        return files;
 }
 
 void journal_read(Journal *journal, JournalKind kind,
@@ -295,14 +345,8 @@ void journal_read(Journal *journal, JournalKind kind,
                   void (*damaged)(const char *path, const char *why, gpointer data), gpointer data)
 {
         g_autofree char *path = g_build_filename(journal->directory, kind_names[kind], NULL);
-        g_autoptr(GDir) directory = g_dir_open(path, 0, NULL);
-        g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
-        const char *entry;
-
         /* Listed first: setting records aside renames files in this directory. */
-        while (directory && (entry = g_dir_read_name(directory)))
-                if (*entry != '.' && g_str_has_suffix(entry, SUFFIX))
-                        g_ptr_array_add(files, g_strdup(entry));
+        g_autoptr(GPtrArray) files = list_records(journal->kinds[kind], path);
 
         for (guint i = 0; i < files->len; i++) {
                 const char *file = files->pdata[i], *why = "it makes no sense";
@@ -312,9 +356,8 @@ void journal_read(Journal *journal, JournalKind kind,
 
                 if (record && each(name, record, data))
                         continue;
-                g_autofree char *aside = g_strconcat(file, ".damaged", NULL);
+                g_autofree char *aside = set_aside(journal->kinds[kind], file);
                 g_autofree char *full = g_build_filename(path, aside, NULL);
-                renameat(journal->kinds[kind], file, journal->kinds[kind], aside);
                 damaged(full, why, data);
         }
 }

@@ -3,13 +3,47 @@
 
 #include <json-glib/json-glib.h>
 
-/* The durable record: one small JSON file a job (`jobs/ID.json`) and one a domain (`domains/NAME.json`) in
- * the state directory. A record is written whole under a temporary name, synced, renamed, and its directory
- * synced, so that after a crash there is the old one or the new one. Everything that touches a disk runs in
- * a worker thread.
+/* The durable record: what the service knows after any end of its own, of QEMU, or of the machine.
  *
- * Each record carries `version` (JOURNAL_VERSION) and `kind`. What cannot be read, or is of a newer version,
- * is set aside under NAME.json.damaged and reported; it never keeps the service from starting. */
+ * ONE FILE each: `jobs/ID.json` for a job, `domains/NAME.json` for a domain, a JSON object with `version`
+ * (JOURNAL_VERSION) and `kind`. It is written whole under a temporary name, synced, renamed over the old
+ * one, and the directory is synced: after a crash there is the old record or the new one. What is asked for
+ * one record happens in the order of asking, in a worker thread; the main loop never waits for a disk.
+ *
+ * WHAT IS RECORDED OF A JOB, AND WHEN (the steps are those of src/job/; members in src/job/record.c)
+ *
+ *   record-intent     synced   before QEMU is sent anything: ids, nodes and images, which QEMU process.
+ *                              Dead from here on: QEMU's job list tells whether it has the job.
+ *   record-accepted   renamed  QEMU has the job. Says no more than QEMU itself does, hence not synced: a
+ *                              machine that loses power loses its QEMU as well.
+ *   say-ready         renamed  for the property ReadyTime alone.
+ *   record-decision   synced   "decision": what the caller asked for, before QEMU is asked. To keep or to
+ *                              cancel changes nothing about the disk and goes on without the record.
+ *   record-target     synced   "disk-is": "target", at PENDING, where QEMU holds the guest and both images
+ *                              are equal; only then job-finalize. THIS MOMENT IS THE PIVOT: with QEMU gone,
+ *                              before it the source is the disk, after it the target. "source" is renamed
+ *                              only: it is what the lack of a record says too.
+ *   record-outcome    synced   "result", after QEMU's graph was looked at and what a job wrote was flushed;
+ *                              before anything is removed in QEMU or on disk, and before anybody is told.
+ *   tell              renamed  "told", right before Completed. Lost with the machine's power only, and then
+ *                              Completed is sent again to clients that all are new.
+ *   (dismissed, or older than the limits)  the file is removed, and the directory synced.
+ *
+ * A call without a job object (Snapshot, Resize) has no "told": its record is removed when it is answered.
+ *
+ * WHAT IS RECORDED OF A DOMAIN: name, UUID, socket, which process (boot, pid, start time), how it ended, and
+ * for each disk its chain. Written, synced, at the attach before the reply, then at each change of a chain,
+ * at QEMU's end, and at a forced detach. It may be older than a job's record, which then counts.
+ *
+ * WHAT CANNOT BE READ is set aside under NAME.json.damaged (or -2, -3, …) and reported: torn, foreign, of
+ * another kind, of a newer version, or without sense. It never keeps the service from starting, and nothing
+ * of it is lost. A job in QEMU whose record was set aside is shown as one of somebody else; it is never left
+ * at PENDING.
+ *
+ * WHAT CANNOT BE WRITTEN: before QEMU has the job, there is no job. At record-target, the job is cancelled
+ * and the source stays. At record-outcome it is tried again until it is done, and nobody is told before. If
+ * it is the last sync, that of the directory, that fails at record-target, nobody can say which of the two
+ * records a power cut would leave; as long as the machine runs the right one is seen. */
 
 #define JOURNAL_VERSION 1
 
@@ -40,9 +74,13 @@ void journal_remove(Journal *journal, JournalKind kind, const char *name, Journa
 gboolean journal_is_idle(const Journal *journal);
 
 /* Reads every record of a kind; blocks, for the start of the service only. `each` answers FALSE for a record
- * that makes no sense to it, which is then set aside too; `damaged` is told each one set aside. */
+ * that makes no sense to it, which is then set aside too; `damaged` is told each one set aside, by the path
+ * that it has now. */
 void journal_read(Journal *journal, JournalKind kind,
                   gboolean (*each)(const char *name, JsonObject *record, gpointer data),
                   void (*damaged)(const char *path, const char *why, gpointer data), gpointer data);
+
+/* A record of this name was set aside, now or at an earlier start. */
+gboolean journal_has_set_aside(const Journal *journal, JournalKind kind, const char *name);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Journal, journal_close)

@@ -38,6 +38,8 @@ NOT_WALKED = {
     "backup": SECOND_LIFE + ABORT + NEWER_QEMU,
 }
 UNDO = ["remove-target", "remove-file", "give-up"]
+# Of a job whose record was set aside: test_orphans.py.
+ORPHAN = ["release", "dismiss"]
 EXTERNAL = ["record-intent", "announce", "say-ready", "record-decision", "ask", "look", "record-outcome", "tell"]
 RESIZE = ["plan", "resize", "look", "answer"]
 SHALLOW = ["open-format", "announce", "say-ready", "record-decision", "attach-chain", "ask", "record-target",
@@ -65,7 +67,7 @@ def test_every_table_is_covered():
     walked_steps["copy.c", "steps"] |= {*SECOND_LIFE}
     walked_steps["backup.c", "steps"] |= {*NEWER_QEMU}
     walked_steps |= {("target.c", "target_undo"): {*UNDO}, ("snapshot.c", "undo"): {"record-source", *UNDO},
-                     ("external.c", "steps"): {*EXTERNAL}, ("resize.c", "steps"): {*RESIZE}}
+                     ("external.c", "steps"): {*EXTERNAL, *ORPHAN}, ("resize.c", "steps"): {*RESIZE}}
     found = {table: set(steps) for table, steps in tables().items()}
     for table in ELSEWHERE:
         assert found.pop(table)

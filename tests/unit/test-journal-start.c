@@ -55,11 +55,11 @@ static void damaged_records(Place *place, gconstpointer data)
                             "damaged jobs/03-zeroes.json.damaged: it is no JSON object\n"
                             "damaged jobs/04-array.json.damaged: it is no JSON object\n"
                             "damaged jobs/05-null.json.damaged: it is no JSON object\n"
-                            "damaged jobs/06-no-version.json.damaged: it is of another kind or version\n"
-                            "damaged jobs/07-newer.json.damaged: it is of another kind or version\n"
-                            "damaged jobs/08-text-version.json.damaged: it is of another kind or version\n"
-                            "damaged jobs/09-no-kind.json.damaged: it is of another kind or version\n"
-                            "damaged jobs/10-foreign.json.damaged: it is of another kind or version\n"
+                            "damaged jobs/06-no-version.json.damaged: it is of no version that is known\n"
+                            "damaged jobs/07-newer.json.damaged: a newer blockjobd wrote it\n"
+                            "damaged jobs/08-text-version.json.damaged: it is of no version that is known\n"
+                            "damaged jobs/09-no-kind.json.damaged: it is of another kind\n"
+                            "damaged jobs/10-foreign.json.damaged: it is of another kind\n"
                             "damaged jobs/11-not-utf-8.json.damaged: it is no JSON object\n"
                             "damaged jobs/12-senseless.json.damaged: it makes no sense\n"
                             "record 12-senseless ?\n"
@@ -85,8 +85,7 @@ static void other_files(Place *place, gconstpointer data)
         static const char good[] = "{\"version\": 1, \"kind\": \"jobs\"}";
 
         (void) data;
-        /* what a crash leaves, what was set aside, and what is no record by its name */
-        put_file(place, "jobs/.a.json.new", good, 5);
+        /* what was set aside, and what is no record by its name */
         put_file(place, "jobs/.b.json", good, strlen(good));
         put_file(place, "jobs/c.json.damaged", good, strlen(good));
         put_file(place, "jobs/d.json~", good, strlen(good));
@@ -94,15 +93,19 @@ static void other_files(Place *place, gconstpointer data)
         put_file(place, "e.json", good, strlen(good));
         read_records(place, JOURNAL_JOBS);
         expect_lines(place, "");
-        expect_files(place, "jobs", ".a.json.new .b.json README c.json.damaged d.json~");
+        expect_files(place, "jobs", ".b.json README c.json.damaged d.json~");
 }
 
-/* What was left of a crash, however long, has no part in the next record. */
+/* What was left of a crash, however long, has no part in the next record, and does not stay. */
 static void stale_temporary(Place *place, gconstpointer data)
 {
         g_autofree char *filler = g_strnfill(5000, '}');
 
         (void) data;
+        put_file(place, "jobs/.a.json.new", filler, strlen(filler));
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "");
+        expect_files(place, "jobs", "");
         put_file(place, "jobs/.a.json.new", filler, strlen(filler));
         write_record(place, JOURNAL_JOBS, "a", "short");
         wait_idle(place);
@@ -112,19 +115,27 @@ static void stale_temporary(Place *place, gconstpointer data)
         expect_lines(place, "record a short");
 }
 
-/* Two records in a row that are damaged under one name: the later one is kept. */
+/* Three records in a row that are damaged under one name: each of them is kept. */
 static void damaged_again(Place *place, gconstpointer data)
 {
         (void) data;
-        put_file(place, "jobs/a.json.damaged", "old", 3);
-        put_file(place, "jobs/a.json", "new", 3);
+        g_assert_false(journal_has_set_aside(place->journal, JOURNAL_JOBS, "a"));
+        put_file(place, "jobs/a.json", "one", 3);
         read_records(place, JOURNAL_JOBS);
-        expect_lines(place, "damaged jobs/a.json.damaged: it is no JSON object");
-        expect_files(place, "jobs", "a.json.damaged");
+        g_assert_true(journal_has_set_aside(place->journal, JOURNAL_JOBS, "a"));
+        g_assert_false(journal_has_set_aside(place->journal, JOURNAL_DOMAINS, "a"));
+        put_file(place, "jobs/a.json", "two", 3);
+        read_records(place, JOURNAL_JOBS);
+        put_file(place, "jobs/a.json", "three", 5);
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "damaged jobs/a.json.damaged-2: it is no JSON object\n"
+                            "damaged jobs/a.json.damaged-3: it is no JSON object\n"
+                            "damaged jobs/a.json.damaged: it is no JSON object");
+        expect_files(place, "jobs", "a.json.damaged a.json.damaged-2 a.json.damaged-3");
         g_autofree char *path = path_of(place, "jobs/a.json.damaged");
         g_autofree char *text = NULL;
         g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-        g_assert_cmpstr(text, ==, "new");
+        g_assert_cmpstr(text, ==, "one");
 }
 
 static void no_plain_file(Place *place, gconstpointer data)
@@ -183,10 +194,13 @@ static void deep_records(Place *place, gconstpointer data)
                 for (guint i = 0; i < G_N_ELEMENTS(starts); i++) {
                         g_autofree char *opening = g_strnfill(900000, '[');
                         g_autofree char *text = g_strconcat(starts[i], opening, NULL);
+                        g_autofree char *name = g_strdup_printf("jobs/%u.json", i);
+                        g_autofree char *line =
+                                g_strdup_printf("damaged %s.damaged: it is no JSON object", name);
 
-                        put_file(place, "jobs/a.json", text, strlen(text));
+                        put_file(place, name, text, strlen(text));
                         read_records(place, JOURNAL_JOBS);
-                        expect_lines(place, "damaged jobs/a.json.damaged: it is no JSON object");
+                        expect_lines(place, line);
                 }
                 return;
         }
