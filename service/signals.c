@@ -234,15 +234,28 @@ static MessageId message_of_result(JobResult result)
         return ids[result];
 }
 
+/* All is made ready before job_told(), so that the signal follows it at once. */
+static void emit_completed(Service *service, Job *job, const char *path)
+{
+        g_autofree char *error = error_bus_name_of_code(job->error_code);
+        sd_bus_message *signal = NULL;
+
+        changes_flush(service);
+        if (sd_bus_message_new_signal(service->bus, &signal, path, INTERFACE("Job"), "Completed") >= 0 &&
+            sd_bus_message_append(signal, "sss", job_result_name(job->record.result), error,
+                                  job->error_message ? job->error_message : "") >= 0) {
+                job_told(job);
+                sd_bus_send(service->bus, signal, NULL);
+        }
+        sd_bus_message_unref(signal);
+}
+
 static void on_job_concluded(Job *job, gpointer data)
 {
         Service *service = data;
-        g_autofree char *path = job_path(job), *error = error_bus_name_of_code(job->error_code);
+        g_autofree char *path = job_path(job);
 
-        changes_flush(service);
-        sd_bus_emit_signal(service->bus, path, INTERFACE("Job"), "Completed", "sss",
-                           job_result_name(job->record.result), error,
-                           job->error_message ? job->error_message : "");
+        emit_completed(service, job, path);
         sd_bus_emit_signal(service->bus, ROOT_PATH, INTERFACE("Manager"), "JobRemoved", "sos", job->id, path,
                            job_result_name(job->record.result));
         requests_job_concluded(service, job);

@@ -119,6 +119,7 @@ typedef struct {
         void (*decided)(Job *job, gpointer data);
         /* A decision could not be carried out; the job goes on without it. */
         void (*refused)(Job *job, const GError *error, gpointer data);
+        /* Its end is to be told: job_told(), and right behind that the signal. */
         void (*concluded)(Job *job, gpointer data);
         void (*warning)(Job *job, const char *text, gpointer data);
         /* The job never came to be, or was dropped: the last call for it. */
@@ -304,6 +305,11 @@ void job_seen_block_query(Job *job, JsonObject *query_block_jobs_entry);
 void job_seen_part(Job *job, const char *status);
 void job_connection_lost(Job *job);
 void job_qemu_gone(Job *job);
+
+/* life.c: puts the record in its place that says that the end was told, by a single system call. Written the
+ * other way round, behind the signal, it would come too late: who hears of an end may well stop the service
+ * that very moment, and the next start would tell it again. */
+void job_told(Job *job);
 
 /* control.c: what callers ask for. Errors: NotReady, NotActive, InvalidState, NotSupported, QemuError, … */
 gboolean job_pivot(Job *job, GError **error);

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/test-point.h"
 #include "job/files.h"
 
 #define RETRY_MILLISECONDS 1000
@@ -376,7 +377,7 @@ StepState tell_state(const Job *job)
         return job->host->may_tell ? STEP_DUE : STEP_WAIT;
 }
 
-static void on_told_recorded(const GError *error, gpointer data)
+static void on_told_prepared(const GError *error, gpointer data)
 {
         Job *job = data;
 
@@ -396,10 +397,16 @@ static void on_told_recorded(const GError *error, gpointer data)
         job_step_end(job);
 }
 
-/* Written first, then sent: who hears of an end may well stop the service that very moment, and its next
- * start must not tell it again. */
 void tell_run(Job *job)
 {
         job->record.told = TRUE;
-        job_write(job, JOURNAL_RENAMED, on_told_recorded);
+        job_write(job, JOURNAL_PREPARED, on_told_prepared);
+}
+
+void job_told(Job *job)
+{
+        /* Without a record of it, the next start tells it again. */
+        if (job->host)
+                journal_commit(job->host->journal, JOURNAL_JOBS, job->id);
+        test_point("told");
 }

@@ -134,9 +134,14 @@ static gboolean write_all(int fd, const char *text, gsize length)
         return TRUE;
 }
 
+static char *temporary_name(const char *file)
+{
+        return g_strconcat(".", file, TEMPORARY, NULL);
+}
+
 static gboolean write_file(const Write *job, GError **error)
 {
-        g_autofree char *temporary = g_strconcat(".", job->name, TEMPORARY, NULL);
+        g_autofree char *temporary = temporary_name(job->name);
         gboolean sync = job->durability == JOURNAL_SYNCED;
         gsize length = strlen(job->text);
         int fd;
@@ -155,6 +160,10 @@ static gboolean write_file(const Write *job, GError **error)
                 close(fd);
                 unlinkat(job->directory, temporary, 0);
                 return FALSE;
+        }
+        if (job->durability == JOURNAL_PREPARED) {
+                close(fd);
+                return TRUE;
         }
         if (close(fd) < 0 || renameat(job->directory, temporary, job->directory, job->name) < 0) {
                 set_errno_error(error, "rename", job->name);
@@ -241,6 +250,13 @@ void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObj
         json_object_set_string_member(record, "kind", kind_names[kind]);
         run(journal, kind, name, json_text(record), durability, done, data);
         json_object_unref(record);
+}
+
+gboolean journal_commit(Journal *journal, JournalKind kind, const char *name)
+{
+        g_autofree char *file = g_strconcat(name, SUFFIX, NULL), *temporary = temporary_name(file);
+
+        return renameat(journal->kinds[kind], temporary, journal->kinds[kind], file) == 0;
 }
 
 void journal_remove(Journal *journal, JournalKind kind, const char *name, JournalDone done, gpointer data)

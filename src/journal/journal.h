@@ -25,8 +25,9 @@
  *                              only: it is what the lack of a record says too.
  *   record-outcome    synced   "result", after QEMU's graph was looked at and what a job wrote was flushed;
  *                              before anything is removed in QEMU or on disk, and before anybody is told.
- *   tell              renamed  "told", right before Completed. Lost with the machine's power only, and then
- *                              Completed is sent again to clients that all are new.
+ *   tell              prepared "told", put in place by one rename right before Completed is sent: a SIGKILL
+ *                              between these two system calls, and nothing else, leaves an end untold.
+ *                              After a loss of power it is told again, to clients that all are new.
  *   (dismissed, or older than the limits)  the file is removed, and the directory synced.
  *
  * A call without a job object (Snapshot, Resize) has no "told": its record is removed when it is answered.
@@ -50,8 +51,9 @@
 typedef enum { JOURNAL_JOBS, JOURNAL_DOMAINS } JournalKind;
 
 typedef enum {
-        JOURNAL_SYNCED,  /* on stable storage when `done` is called */
-        JOURNAL_RENAMED, /* survives the end of this process, not that of the machine */
+        JOURNAL_SYNCED,   /* on stable storage when `done` is called */
+        JOURNAL_RENAMED,  /* survives the end of this process, not that of the machine */
+        JOURNAL_PREPARED, /* not in place before journal_commit(), and then as JOURNAL_RENAMED */
 } JournalDurability;
 
 typedef struct Journal Journal;
@@ -67,6 +69,11 @@ void journal_close(Journal *journal);
  * asking. */
 void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObject *record,
                    JournalDurability durability, JournalDone done, gpointer data);
+
+/* Puts a prepared record in its place; between the two nothing else may be written under its name. One
+ * rename, at once: for what has to be so right before something else happens. FALSE: it could not be done.
+ */
+gboolean journal_commit(Journal *journal, JournalKind kind, const char *name);
 
 void journal_remove(Journal *journal, JournalKind kind, const char *name, JournalDone done, gpointer data);
 

@@ -82,8 +82,8 @@ def test_killed(lab, kind, step):
     lab.service.start()
     if walk.has_begun:
         job = walk.job_after_the_restart()
-        if walk.kind.pivots_by_hand and step in UNDECIDED:
-            walk.pivot_by_hand(job)
+        if walk.kind.ends_by_hand and step in UNDECIDED:
+            walk.end_by_hand(job)
         job.wait_completed(walk.kind.result)
     else:
         walk.assert_never_began()

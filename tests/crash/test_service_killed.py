@@ -388,3 +388,17 @@ def test_killed_as_soon_as_the_end_is_heard(lab, attempt):
     # What it has to tell it tells before it answers anybody.
     assert job["Result"] == "completed" and job["State"] == "concluded"
     assert len(job.completed()) == 1
+
+
+def test_killed_between_the_record_of_the_end_and_its_signal(lab):
+    """Nothing makes one of two system calls. Here is the one point where the end is not told, but can be read."""
+    machine, chain, disk = lab.standard()
+    lab.service.restart(stop_at="told")
+    job = disk.commit(active=True)
+    job.wait_ready()
+    end_until_death(lab, job, "pivot")
+    lab.service.start()
+    assert job["State"] == "concluded" and job["Result"] == "completed" and job["EndTime"] > 0
+    assert disk["Source"] == machine.active_file("vda") == chain.base.path
+    assert disk["Job"] == "/" and machine.jobs() == {}
+    assert not job.completed()

@@ -49,12 +49,21 @@ class Kind(NamedTuple):
         return self.member == "Copy" and self.result == "completed"
 
     @property
-    def pivots_by_hand(self):
+    def ends_by_hand(self):
         return self.two_phases and "auto" not in self.values
+
+    pivots_by_hand = ends_by_hand
+
+    @property
+    def ending(self):
+        """The method that ends it, where it is ended by hand."""
+        return "Abort" if self.result == "kept" else "Pivot"
 
 
 KINDS = {
     "active-commit": Kind("commit.c", "Commit", {"auto": "pivot", "delete": True}, table="active_steps"),
+    "pivoted-commit": Kind("commit.c", "Commit", {"active": True}, table="active_steps"),
+    "kept-commit": Kind("commit.c", "Commit", {"active": True}, "kept", "active_steps"),
     "commit": Kind("commit.c", "Commit", {"top": "[1]", "delete": True}),
     "keep-top": Kind("commit.c", "Commit", {"top": "[1]", "keep_top": True}),
     "copy": Kind("copy.c", "Copy", {"auto": "pivot"}),
@@ -113,13 +122,14 @@ def small_chain(directory):
 class Walk:
     """One job on vda, which has three small layers. `copied` is what a target that is not the disk must show."""
 
-    def __init__(self, lab, kind, step, target=None):
-        """With a service that dies at the step; it starts while the machine does, since there are many walks."""
+    def __init__(self, lab, kind, step, target=None, **points):
+        """With a service that dies at the step, or behaves as points say; it starts while the machine does, since
+        there are many walks."""
         self.lab = lab
         self.kind = KINDS[kind]
         self.step = step
         lab.service.kill()
-        lab.service.launch(stop_at=step)
+        lab.service.launch(**(points or {"stop_at": step}))
         self.chain = small_chain(lab.directory)
         self.machine = lab.machine().add_virtio(self.chain).start()
         wait_until(lab.service.owned, "the daemon to take its name")
@@ -158,12 +168,10 @@ class Walk:
     def run_until_death(self):
         """The service dies right before the step; then the guest writes, where it can."""
         call = self.call()
-        if self.kind.pivots_by_hand and self.step in self._steps_from("decide"):
+        if self.kind.ends_by_hand and self.step in self._steps_from("decide"):
             job = self.job_that_is_told()
             job.wait_ready()
-            self.write(9, MIB)
-            self.copied = self.chain.contents[-1].copy()
-            call = self.lab.client.call_later(job.path, "Job", "Pivot", "(a{sv})", {})
+            call = self.end_later(job)
         self.lab.client.wait_reply(call)
         self.lab.service.wait_gone()
         if self.kind.two_phases and self.step in HELD:
@@ -193,9 +201,15 @@ class Walk:
         assert [heard.arguments[1] for heard in told] in ([], [listed["Path"]])
         return Job(self.lab.client, listed["Path"])
 
-    def pivot_by_hand(self, job):
+    def end_by_hand(self, job):
         job.wait_ready()
-        job.pivot()
+        job.call(self.kind.ending, "(a{sv})", {})
+
+    def end_later(self, job):
+        """The same without waiting for an answer, behind a write of the guest."""
+        self.write(9, MIB)
+        self.copied = self.chain.contents[-1].copy()
+        return self.lab.client.call_later(job.path, "Job", self.kind.ending, "(a{sv})", {})
 
     # What must be.
 
@@ -218,8 +232,8 @@ class Walk:
         """The same once more, with nothing in its way."""
         self.remove_target()
         job = self.start()
-        if self.kind.pivots_by_hand:
-            self.pivot_by_hand(job)
+        if self.kind.ends_by_hand:
+            self.end_by_hand(job)
         job.wait_completed(self.kind.result)
         return job
 
@@ -243,7 +257,9 @@ class Walk:
         """The layers that the job took out of the disk."""
         chain = self.chain
         before = list(chain.layers)
-        if self.kind.member == "Commit":
+        if self.kind.result == "kept" and self.kind.member == "Commit":
+            chain.contents[0] = self.copied
+        elif self.kind.member == "Commit":
             merge(chain, 1 if "top" in self.kind.values else 2, 0)
         elif self.kind.member == "Pull":
             del chain.layers[1], chain.contents[1]

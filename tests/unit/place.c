@@ -103,6 +103,12 @@ void write_record(Place *place, JournalKind kind, const char *name, const char *
                       tag(place, text));
 }
 
+void prepare_record(Place *place, JournalKind kind, const char *name, const char *text)
+{
+        journal_write(place->journal, kind, name, json_make("s:text", text, NULL), JOURNAL_PREPARED, on_done,
+                      tag(place, text));
+}
+
 static gboolean each(const char *name, JsonObject *record, gpointer data)
 {
         Place *place = data;

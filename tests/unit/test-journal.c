@@ -44,6 +44,29 @@ static void write_and_read(Place *place, gconstpointer data)
         expect_lines(place, "");
 }
 
+static void prepared(Place *place, gconstpointer data)
+{
+        (void) data;
+        write_record(place, JOURNAL_JOBS, "a1", "old");
+        prepare_record(place, JOURNAL_JOBS, "a1", "new");
+        wait_idle(place);
+        expect_lines(place, "done old\ndone new");
+        expect_files(place, "jobs", ".a1.json.new a1.json");
+        g_assert_true(journal_commit(place->journal, JOURNAL_JOBS, "a1"));
+        expect_files(place, "jobs", "a1.json");
+        g_assert_false(journal_commit(place->journal, JOURNAL_JOBS, "a1"));
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "record a1 new");
+
+        /* one that was never put in place was never written */
+        prepare_record(place, JOURNAL_JOBS, "a1", "newer");
+        wait_idle(place);
+        expect_lines(place, "done newer");
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "record a1 new");
+        expect_files(place, "jobs", "a1.json");
+}
+
 static void directories_are_private(Place *place, gconstpointer data)
 {
         static const char *const names[] = { "", "jobs", "domains" };
@@ -318,6 +341,7 @@ int main(int argc, char **argv)
 #define ADD(name, function) \
         g_test_add("/journal/" name, Place, NULL, place_set_up, function, place_tear_down)
         ADD("write-and-read", write_and_read);
+        ADD("prepared", prepared);
         ADD("private", directories_are_private);
         ADD("order", order_in_one_record);
         ADD("many", many_records);
