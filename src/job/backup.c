@@ -128,6 +128,7 @@ static const JobStep steps[] = {
         { "conclude", conclude_state, NULL },
         { "look", look_state, look_single_run },
         { "flush-outcome", flush_outcome_state, flush_outcome_run },
+        { "compare-images", compare_images_state, compare_images_run },
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "tell", tell_state, tell_run },

@@ -245,6 +245,7 @@ static const JobStep steps[] = {
         { "finalize", finalize_state, finalize_pivot_run },
         { "conclude", conclude_state, NULL },
         { "look", look_state, look_two_phase_run },
+        { "compare-images", compare_images_state, compare_images_run },
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "tell", tell_state, tell_run },

@@ -20,7 +20,8 @@ typedef struct Work {
         gboolean (*run)(struct Work *work, GError **error);
         void (*apply)(struct Work *work); /* in the main loop, where `run` had no error; may be NULL */
         char *path, *other, *text;
-        GPtrArray *paths, *changed, *uses, *files;
+        GPtrArray *paths, *changed, *uses;
+        GPtrArray *files, *images; /* FileIdentity */
         gboolean exists, is_block, reuse;
         dev_t device;
         ino_t inode;
@@ -38,6 +39,7 @@ static void work_free(gpointer data)
         g_clear_pointer(&work->changed, g_ptr_array_unref);
         g_clear_pointer(&work->uses, g_ptr_array_unref);
         g_clear_pointer(&work->files, g_ptr_array_unref);
+        g_clear_pointer(&work->images, g_ptr_array_unref);
         g_free(work);
 }
 
@@ -89,24 +91,24 @@ static void work_start(Work *work)
 
 /* ---- identities ---- */
 
-static void stale_file_free(gpointer data)
+static void identity_free(gpointer data)
 {
-        StaleFile *file = data;
+        FileIdentity *file = data;
 
         g_free(file->path);
         g_free(file);
 }
 
-static GPtrArray *stale_files_new(void)
+static GPtrArray *identities_new(void)
 {
-        return g_ptr_array_new_with_free_func(stale_file_free);
+        return g_ptr_array_new_with_free_func(identity_free);
 }
 
-static void add_stale_file(GPtrArray *files, const char *path, dev_t device, ino_t inode)
+static void add_identity(GPtrArray *files, const char *path, dev_t device, ino_t inode)
 {
-        StaleFile *file = g_new(StaleFile, 1);
+        FileIdentity *file = g_new(FileIdentity, 1);
 
-        *file = (StaleFile){ g_strdup(path), device, inode };
+        *file = (FileIdentity){ g_strdup(path), device, inode };
         g_ptr_array_add(files, file);
 }
 
@@ -115,7 +117,7 @@ JsonArray *files_to_json(const GPtrArray *files)
         JsonArray *array = json_array_new();
 
         for (guint i = 0; i < files->len; i++) {
-                const StaleFile *file = files->pdata[i];
+                const FileIdentity *file = files->pdata[i];
                 json_array_add_object_element(array, json_make("s:path", file->path, "i:device",
                                                                (gint64) file->device, "i:inode",
                                                                (gint64) file->inode, NULL));
@@ -125,15 +127,15 @@ JsonArray *files_to_json(const GPtrArray *files)
 
 GPtrArray *files_from_json(JsonArray *array)
 {
-        GPtrArray *files = stale_files_new();
+        GPtrArray *files = identities_new();
 
         for (guint i = 0; i < json_array_get_length(array); i++) {
                 JsonObject *object = json_element(array, i);
                 const char *path = json_string(object, "path");
 
                 if (path)
-                        add_stale_file(files, path, (dev_t) json_integer(object, "device"),
-                                       (ino_t) json_integer(object, "inode"));
+                        add_identity(files, path, (dev_t) json_integer(object, "device"),
+                                     (ino_t) json_integer(object, "inode"));
         }
         return files;
 }
@@ -220,24 +222,34 @@ void files_relate(Job *job, const char *from, const char *to, FilesDone done)
 
 /* ---- what a job makes invalid ---- */
 
+static void identify(GPtrArray *files, const char *path, const struct stat *st)
+{
+        if (S_ISREG(st->st_mode))
+                add_identity(files, path, st->st_dev, st->st_ino);
+}
+
 static gboolean run_examine(Work *work, GError **error)
 {
+        work->files = identities_new();
+        work->images = identities_new();
         for (guint i = 0; i < work->changed->len; i++) {
                 const char *path = work->changed->pdata[i];
                 struct stat st;
+                gboolean seen = *path == '/' && stat(path, &st) == 0;
 
-                if (!check_uses(work->uses, path, *path == '/' && stat(path, &st) == 0 ? &st : NULL,
+                if (!check_uses(work->uses, path, seen ? &st : NULL,
                                 "the job would make it invalid there; option 'force' does it all the same",
                                 error))
                         return FALSE;
+                if (seen)
+                        identify(work->images, path, &st);
         }
-        work->files = stale_files_new();
         for (guint i = 0; i < work->paths->len; i++) {
                 const char *path = work->paths->pdata[i];
                 struct stat st;
 
-                if (*path == '/' && stat(path, &st) == 0 && S_ISREG(st.st_mode))
-                        add_stale_file(work->files, path, st.st_dev, st.st_ino);
+                if (*path == '/' && stat(path, &st) == 0)
+                        identify(work->files, path, &st);
         }
         return TRUE;
 }
@@ -245,7 +257,9 @@ static gboolean run_examine(Work *work, GError **error)
 static void apply_examine(Work *work)
 {
         g_clear_pointer(&work->job->stale, g_ptr_array_unref);
+        g_clear_pointer(&work->job->images, g_ptr_array_unref);
         work->job->stale = g_steal_pointer(&work->files);
+        work->job->images = g_steal_pointer(&work->images);
 }
 
 void files_examine(Job *job, GPtrArray *paths, GPtrArray *changed, GPtrArray *uses, FilesDone done)
@@ -258,27 +272,43 @@ void files_examine(Job *job, GPtrArray *paths, GPtrArray *changed, GPtrArray *us
         work_start(work);
 }
 
+static GPtrArray *copy_identities(const GPtrArray *files)
+{
+        GPtrArray *copy = identities_new();
+
+        for (guint i = 0; i < files->len; i++) {
+                const FileIdentity *file = files->pdata[i];
+                add_identity(copy, file->path, file->device, file->inode);
+        }
+        return copy;
+}
+
+/* NULL: it is what it was. */
+static const char *what_became_of(const FileIdentity *file)
+{
+        struct stat st;
+
+        if (stat(file->path, &st) < 0)
+                return g_strerror(errno);
+        return st.st_dev != file->device || st.st_ino != file->inode ? "it is another file by now" : NULL;
+}
+
 static gboolean run_remove_stale(Work *work, GError **error)
 {
         g_autoptr(GString) failures = g_string_new(NULL);
 
         for (guint i = 0; i < work->files->len; i++) {
-                const StaleFile *file = work->files->pdata[i];
-                const char *why = NULL;
+                const FileIdentity *file = work->files->pdata[i];
+                const char *why;
                 struct stat st;
 
                 /* Gone already: by an earlier start of the service, which did not get to write that down. */
                 if (lstat(file->path, &st) < 0 && errno == ENOENT)
                         continue;
-                if (stat(file->path, &st) < 0)
+                test_point("delete-file");
+                why = what_became_of(file);
+                if (!why && unlink(file->path) < 0)
                         why = g_strerror(errno);
-                else if (st.st_dev != file->device || st.st_ino != file->inode)
-                        why = "it is another file by now";
-                else {
-                        test_point("delete-file");
-                        if (unlink(file->path) < 0)
-                                why = g_strerror(errno);
-                }
                 if (why)
                         g_string_append_printf(failures, "%s'%s' could not be removed: %s",
                                                failures->len ? "; " : "", file->path, why);
@@ -293,12 +323,41 @@ void files_remove_stale(Job *job, FilesDone done)
 {
         Work *work = work_new(job, run_remove_stale, NULL, done);
 
-        work->files = stale_files_new();
-        for (guint i = 0; i < job->stale->len; i++) {
-                const StaleFile *file = job->stale->pdata[i];
-                add_stale_file(work->files, file->path, file->device, file->inode);
-        }
+        work->files = copy_identities(job->stale);
         work_start(work);
+}
+
+static gboolean run_check_images(Work *work, GError **error)
+{
+        g_autoptr(GString) changes = g_string_new(NULL);
+
+        for (guint i = 0; i < work->files->len; i++) {
+                const FileIdentity *file = work->files->pdata[i];
+                const char *what = what_became_of(file);
+
+                if (what)
+                        g_string_append_printf(changes, "%s'%s' is not what it was when the job began: %s",
+                                               changes->len ? "; " : "", file->path, what);
+        }
+        if (changes->len == 0)
+                return TRUE;
+        g_set_error_literal(error, BJ_ERROR, BJ_ERROR_FAILED, changes->str);
+        return FALSE;
+}
+
+void files_check_images(Job *job, FilesDone done)
+{
+        Work *work = work_new(job, run_check_images, NULL, done);
+
+        work->files = copy_identities(job->images);
+        work_start(work);
+}
+
+void files_note_image(Job *job, const char *path, guint64 device, guint64 inode)
+{
+        if (!job->images)
+                job->images = identities_new();
+        add_identity(job->images, path, device, inode);
 }
 
 /* ---- the image that a job writes into ---- */

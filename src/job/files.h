@@ -10,12 +10,12 @@
  * may block, so it runs in worker threads; `done` is called in the main loop, with the job as data. No image
  * is opened here. */
 
-/* A file that a job makes invalid. The numbers tell it from another one that takes its name later. */
+/* Which file it is: the numbers tell it from another one that takes its name later. */
 typedef struct {
         char *path;
         dev_t device;
         ino_t inode;
-} StaleFile;
+} FileIdentity;
 
 JsonArray *files_to_json(const GPtrArray *files);
 GPtrArray *files_from_json(JsonArray *array);
@@ -26,9 +26,9 @@ typedef void (*FilesDone)(Job *job, const GError *error);
  * one of them is no local path. */
 void files_relate(Job *job, const char *from, const char *to, FilesDone done);
 
-/* Fills job->stale with the identities of `paths` (char *, taken); what is no local file is left out.
- * `changed` (char *, taken) are the images that the job makes invalid: ImageInUse where one of `uses`
- * (ImageUse, taken, NULL = do not look) is the same file. */
+/* Fills job->stale with the identities of `paths` (char *, taken), and job->images with those of `changed`
+ * (char *, taken), the images that the job makes invalid; what is no local file is left out. ImageInUse
+ * where one of `uses` (ImageUse, taken, NULL = do not look) is the same file as one of `changed`. */
 void files_examine(Job *job, GPtrArray *paths, GPtrArray *changed, GPtrArray *uses, FilesDone done);
 
 /* Looks at the local file or block device that is to be job->image, by the name job->target, and completes
@@ -46,6 +46,11 @@ void files_sync_directory(Job *job, const char *path, FilesDone done);
 
 /* Removes job->stale, as far as they are what they were. `error` lists what could not be removed. */
 void files_remove_stale(Job *job, FilesDone done);
+
+/* Whether the files of job->images are still what they were. `error` says which are not. */
+void files_check_images(Job *job, FilesDone done);
+/* Adds one to job->images. */
+void files_note_image(Job *job, const char *path, guint64 device, guint64 inode);
 
 /* Notes in job->image which file is the one that was just created under its name. */
 void files_identify_created(Job *job, FilesDone done);

@@ -186,10 +186,12 @@ struct Job {
         char *source_format, *target_format;
         char *backing; /* to be written into header_node's header; of a copy: see copy.c */
         char *backing_format;
-        GPtrArray *stale; /* StaleFile, that the option "delete" removes; NULL = none */
+        GPtrArray *stale;  /* FileIdentity, that the option "delete" removes; NULL = none */
+        GPtrArray *images; /* FileIdentity: of what it reads and writes, as far as that was seen */
         gboolean target_was_read_only;
-        gboolean orphan; /* external, but once a job of this service, whose record was set aside */
-        char *instance;  /* which QEMU process, as its domain says */
+        gboolean recovered; /* an earlier run of the service began it */
+        gboolean orphan;    /* external, but once a job of this service, whose record was set aside */
+        char *instance;     /* which QEMU process, as its domain says */
         Options *options;
         guint32 started_by;
         gint64 start_time; /* µs since the epoch, as all times */
@@ -202,7 +204,7 @@ struct Job {
                 JobResult result;
         } record, written;
         struct JobRecord writing;
-        gint64 ready_time, end_time;
+        gint64 ready_time, decision_time, end_time;
         gint64 hold_start, hold;
         gint64 fdset;   /* the number under which QEMU is passed a descriptor, 0 = none */
         int error_code; /* of BJ_ERROR, -1 = none */
@@ -228,12 +230,12 @@ struct Job {
         GError *start_error; /* why there is no job; it is being undone */
 
         guint retry;
-        char *root_node;                             /* for the start: the uppermost node of the device */
-        gpointer plan;                               /* of the step "plan" alone, while it waits */
-        NewImage *image;                             /* that it writes into, while it starts */
-        char *mode;                                  /* "background", "write-blocking", "" */
-        char *left_behind;                           /* what could not be tidied up, for its message */
-        gboolean checked, flushed, settled, deleted; /* steps that leave no trace elsewhere */
+        char *root_node;   /* for the start: the uppermost node of the device */
+        gpointer plan;     /* of the step "plan" alone, while it waits */
+        NewImage *image;   /* that it writes into, while it starts */
+        char *mode;        /* "background", "write-blocking", "" */
+        char *left_behind; /* what could not be tidied up, for its message */
+        gboolean checked, flushed, settled, compared, deleted; /* steps that leave no trace elsewhere */
         /* A job of QEMU's that is but a part of this one: creating an image. */
         char *part_id;
         gboolean part_over;

@@ -151,6 +151,8 @@ static void on_accepted_recorded(const GError *error, gpointer data)
 
 void record_accepted_run(Job *job)
 {
+        if (job->image && job->image->inode)
+                files_note_image(job, job->target, job->image->device, job->image->inode);
         /* With a descriptor that QEMU has by now. */
         g_clear_pointer(&job->image, new_image_free);
         job_write(job, JOURNAL_RENAMED, on_accepted_recorded);
@@ -206,6 +208,7 @@ static void on_decision_recorded(const GError *error, gpointer data)
 
 void record_decision_run(Job *job)
 {
+        job->decision_time = g_get_real_time();
         job_write(job, JOURNAL_SYNCED, on_decision_recorded);
 }
 
@@ -305,6 +308,34 @@ void set_result_failed(Job *job)
 {
         set_result(job, RESULT_FAILED);
         job_set_error(job, bj_error_of_qemu(job->qemu_error), "%s", job->qemu_error);
+}
+
+StepState compare_images_state(const Job *job)
+{
+        return (job->recovered || job->gone) && job->images && !job->compared &&
+                               job->record.result != RESULT_NONE && job->written.result == RESULT_NONE
+                       ? STEP_DUE
+                       : STEP_DONE;
+}
+
+static void on_images_compared(Job *job, const GError *error)
+{
+        job->compared = TRUE;
+        if (error) {
+                g_autofree char *before = g_strdup(job->error_message);
+
+                job_set_error(job, job->error_code, "%s%s%s", before ? before : "", before ? "; " : "",
+                              error->message);
+                job_warn(job, error);
+                if (!job->left_behind)
+                        job->left_behind = g_strdup(error->message);
+        }
+        job_step_end(job);
+}
+
+void compare_images_run(Job *job)
+{
+        files_check_images(job, on_images_compared);
 }
 
 StepState record_outcome_state(const Job *job)

@@ -74,6 +74,11 @@ void set_result(Job *job, JobResult result);
 gboolean job_was_cancelled(const Job *job);
 void set_result_failed(Job *job);
 
+/* "compare-images": after a crash, of the service or of QEMU, somebody may have moved or replaced an image.
+ * That is said in the job's message, and nothing is deleted. */
+StepState compare_images_state(const Job *job);
+void compare_images_run(Job *job);
+
 /* "record-outcome": synced. */
 StepState record_outcome_state(const Job *job);
 void record_outcome_run(Job *job);

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/files.h"
 #include "job/nodes.h"
 #include "job/plan.h"
 #include "job/single-phase.h"
@@ -31,8 +32,17 @@ static void on_backing_planned(Job *job, const GError *error)
                 plan_header(job, job->header_node);
 }
 
+static void on_examined(Job *job, const GError *error)
+{
+        if (!error && *job->end_node)
+                plan_backing(job, on_backing_planned);
+        else
+                on_backing_planned(job, error);
+}
+
 static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth)
 {
+        g_autoptr(GPtrArray) changed = g_ptr_array_new_with_free_func(g_free);
         guint filled = top_depth < 0 ? 0 : (guint) top_depth;
         const Layer *top = chain_layer(chain, filled), *below = chain_layer(chain, filled + 1);
         const Layer *base = base_depth < 0 ? NULL : chain_layer(chain, (guint) base_depth);
@@ -61,10 +71,8 @@ static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth
         g_free(job->source_node);
         job->source_node = g_strdup(graph_child(graph_node(job->host->graph, top->node), "backing")->name);
         job->target_was_read_only = top->read_only;
-        if (base)
-                plan_backing(job, on_backing_planned);
-        else
-                on_backing_planned(job, NULL);
+        g_ptr_array_add(changed, g_strdup(top->source));
+        files_examine(job, g_ptr_array_new(), g_steal_pointer(&changed), NULL, on_examined);
 }
 
 static void plan_run(Job *job)
@@ -111,6 +119,7 @@ static const JobStep steps[] = {
         { "conclude", conclude_state, NULL },
         { "look", look_state, look_single_run },
         { "flush-outcome", flush_outcome_state, flush_outcome_run },
+        { "compare-images", compare_images_state, compare_images_run },
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "tell", tell_state, tell_run },

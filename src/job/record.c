@@ -54,6 +54,7 @@ static const struct {
         { "start-time", G_STRUCT_OFFSET(Job, start_time) },
         { "ready-time", G_STRUCT_OFFSET(Job, ready_time) },
         { "end-time", G_STRUCT_OFFSET(Job, end_time) },
+        { "decision-time", G_STRUCT_OFFSET(Job, decision_time) },
         { "hold-start", G_STRUCT_OFFSET(Job, hold_start) },
         { "hold", G_STRUCT_OFFSET(Job, hold) },
         { "current", G_STRUCT_OFFSET(Job, current) },
@@ -89,6 +90,8 @@ JsonObject *job_to_json(const Job *job)
                 json_object_set_int_member(record, numbers[i].key, *number_of(job, i));
         if (job->stale)
                 json_object_set_array_member(record, "stale", files_to_json(job->stale));
+        if (job->images)
+                json_object_set_array_member(record, "images", files_to_json(job->images));
         return record;
 }
 
@@ -145,6 +148,9 @@ Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *d
                 job->active = g_strdup(job->source);
         if (json_array(record, "stale"))
                 job->stale = files_from_json(json_array(record, "stale"));
+        if (json_array(record, "images"))
+                job->images = files_from_json(json_array(record, "images"));
+        job->recovered = TRUE;
         job->target_was_read_only = json_boolean(record, "target-was-read-only");
         job->orphan = json_boolean(record, "orphan");
         job->options = options_from_json(json_object(record, "options"));

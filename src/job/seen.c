@@ -105,6 +105,9 @@ void job_seen_query(Job *job, JsonObject *entry)
                 return;
         }
         set_status(job, json_string(entry, "status"));
+        /* It began to be held while nobody was there: no longer ago than it was asked for. */
+        if (job->driver->two_phase && job->status == STATUS_PENDING && !job->hold_start)
+                job->hold_start = job->decision_time;
         set_qemu_error(job, json_string(entry, "error"));
         set_progress(job, (guint64) json_integer(entry, "current-progress"),
                      (guint64) json_integer(entry, "total-progress"));

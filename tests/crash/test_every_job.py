@@ -22,7 +22,7 @@ from kit.waiting import wait_until
 # The tables that are not walked here, for they have tests like these in their own files.
 ELSEWHERE = [("commit.c", "active_steps"), ("snapshot.c", "steps")]
 # It gives up what an earlier start of the service has left, and is due after one only.
-SECOND_LIFE = ["begin"]
+SECOND_LIFE = ["begin", "compare-images"]
 # Of a job that ends by itself these are due after an Abort only.
 ABORT = ["record-decision", "ask"]
 SINGLE_PHASE = ("commit", "pull", "backup")

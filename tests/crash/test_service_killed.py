@@ -221,7 +221,7 @@ def test_every_step_is_covered():
     """The kill points are the names of the steps; a new step without a test of its crash is found here."""
     steps = tables()["commit.c", "active_steps"]
     # test_every_job.py has what the active commit shares with other jobs and is not due in these tests.
-    assert set(steps) - {"begin", "delete"} \
+    assert set(steps) - {"begin", "compare-images", "delete"} \
         == {"plan", "record-intent", "start", "record-accepted", "announce", "say-ready", "decide", *END_STEPS}
 
 
@@ -255,6 +255,9 @@ def test_killed_in_a_pivot(lab, step):
         assert job["State"] == "ready"
         job.pivot()
     assert_outcome(lab, machine, chain, job, "completed")
+    if step in ("record-decision", "ask", "record-target", "finalize"):
+        # Measured over both lives: as long as it took to start the service again, where the guest was held.
+        assert job["GuestHold"] > (50_000 if step in ("record-target", "finalize") else 0)
     writer.wait_more()
     writer.stop()
     machine.kill()
@@ -325,23 +328,6 @@ def test_killed_again_at_the_same_step(lab, step):
     assert_images(machine, chain, "completed")
 
 
-def test_orderly_stop_with_a_job(lab):
-    """SIGTERM: status 0, the job goes on in QEMU, and in the next service."""
-    machine, chain, disk = lab.slow()
-    lab.service.kill()
-    process = lab.service.start()
-    job = disk.commit(active=True, speed=SLOW)
-    lab.service.terminate()
-    assert process.wait(20) == 0
-    assert len(machine.jobs()) == 1
-    lab.service.start()
-    assert job["State"] == "running"
-    job.set_speed(0)
-    job.wait_ready()
-    job.pivot()
-    assert_outcome(lab, machine, chain, job, "completed")
-
-
 def test_caller_of_a_pivot_has_an_error_when_the_service_dies(lab):
     machine, chain, disk = lab.standard()
     lab.service.restart(stop_at="finalize")
@@ -351,26 +337,6 @@ def test_caller_of_a_pivot_has_an_error_when_the_service_dies(lab):
         job.pivot()
     assert error.value.name == "org.freedesktop.DBus.Error.NoReply"
     lab.service.start()
-    assert_outcome(lab, machine, chain, job, "completed")
-
-
-def test_orderly_stop_answers_who_waits(lab):
-    """A call that cannot be finished any more has an error of ours, not the bus's NoReply."""
-    machine, chain, disk = lab.standard()
-    job = disk.commit(active=True)
-    job.wait_ready()
-    machine.process.send_signal(19)  # SIGSTOP: QEMU does not answer
-    try:
-        call = lab.client.call_later(job.path, "Job", "Pivot", "(a{sv})", {})
-        lab.client.wait_property(job.path, "Job", "State", "completing")
-        pid = lab.service.pid()
-        lab.service.terminate()
-        assert lab.client.wait_reply(call).sender != "org.freedesktop.DBus", "the bus answered, not the service"
-        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the daemon to end")
-    finally:
-        machine.process.send_signal(18)  # SIGCONT
-    lab.service.start()
-    # The decision was recorded; it is carried out now.
     assert_outcome(lab, machine, chain, job, "completed")
 
 

@@ -5,7 +5,9 @@ import pytest
 
 from kit import images
 from kit.bus import BusError, refused
+from kit.every_job import file_of_disk
 from kit.images import MIB
+from kit.nbd import Writer
 from kit.space import SmallDisk
 from kit.waiting import stays
 
@@ -64,6 +66,46 @@ def test_pivot_without_a_record(lab, small_state):
     job.wait_completed("completed")
     machine.quit()
     images.assert_contents(chain.base, chain.contents[-1])
+
+
+@pytest.mark.parametrize("kind", ["commit", "copy"])
+def test_sync_that_fails_at_pending(lab, small_state, kind):
+    """The guest is held there. The pivot is given up, and the guest goes on at once, on the image that it had."""
+    lab.service.kill()
+    lab.service.start(state_directory=small_state.path, wait_at="record-target")
+    pid = lab.service.pid()
+    machine, chain, disk = lab.slow(share=True)
+    target = f"{lab.directory}/target.qcow2"
+    writer = Writer(machine.export("vda", "vda-1"), "vda", 16 * MIB, 256)
+    job = disk.commit(active=True) if kind == "commit" else disk.copy(target)
+    job.wait_ready()
+    writer.wait_more()
+    call = lab.client.call_later(job.path, "Job", "Pivot", "(a{sv})", {})
+    lab.service.wait_stopped(pid)
+    assert [entry["status"] for entry in machine.jobs().values()] == ["pending"]
+    small_state.fill()
+    lab.service.resume(pid)
+    writer.wait_more()
+    assert file_of_disk(machine) == chain.top.path
+    # The outcome is told when it can be recorded.
+    small_state.free()
+    assert lab.client.wait_reply(call).kind == "error"
+    result, error, message = job.wait_completed()
+    assert result == "kept" and error.endswith(".NoSpace") and "the pivot was given up" in message
+    assert job["GuestHold"] > 0 and len(job.completed()) == 1
+    assert disk["Source"] == file_of_disk(machine) == chain.top.path and disk["Job"] == "/"
+    writer.wait_more()
+    # The same once more, with room.
+    again = disk.commit(active=True) if kind == "commit" else disk.copy(f"{target}-2")
+    again.wait_ready()
+    again.pivot()
+    writer.wait_more()
+    writer.stop()
+    machine.kill()
+    source = chain.base.path if kind == "commit" else f"{target}-2"
+    lab.domain_of(machine).wait("State", "crashed")
+    assert disk["Source"] == source
+    writer.assert_all_in(images.read_image(source, "qcow2"))
 
 
 def test_outcome_without_a_record(lab, small_state):

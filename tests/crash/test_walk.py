@@ -12,10 +12,11 @@ import tempfile
 import pytest
 
 from kit.crash_pairs import NOT_DUE, Pair, points_of
+from kit.crash_walk import steps_of
 from kit.waiting import wait_until
 
 # What a service comes to when it learns that QEMU is no more.
-AFTER_QEMU = ("look", "record-outcome", "tell", "record-domain", "answer")
+AFTER_QEMU = ("look", "compare-images", "record-outcome", "tell", "record-domain", "answer")
 # In every check: where one moment decides.
 ALWAYS = {"record-target+", "finalize", "finalize+", "look", "record-outcome+"}
 KINDS = list(NOT_DUE)
@@ -94,10 +95,10 @@ def orders():
     """(kind, point of QEMU's end, point of the service's end): where a service deals with the first one."""
     found = []
     for kind in KINDS:
-        points = points_of(kind)
-        for number, point in enumerate(points):
-            ends = [end for end in points[number + 2:] if end.rstrip("+") in AFTER_QEMU]
-            found += [(kind, point, end) for end in ends if not point.endswith("+")]
+        table = steps_of(kind)
+        for point in steps(kind):
+            ends = [end for end in table[table.index(point) + 1:] if end in AFTER_QEMU]
+            found += [(kind, point, end + behind) for end in ends for behind in ("", "+")]
     return found
 
 

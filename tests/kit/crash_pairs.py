@@ -10,6 +10,7 @@ import os
 from kit import images
 from kit.bus import BusError
 from kit.crash_walk import SIZE, Walk, steps_of
+from kit.every_job import file_of_disk
 from kit.images import MIB
 from kit.objects import Job
 from kit.waiting import wait_until
@@ -28,8 +29,8 @@ NOT_DUE = {
     "backup": ABORT | {"check-snapshot"},
     "snapshot": {"check-overlay"},
 }
-# The one of a second life.
-NEVER = {"begin"}
+# Those of a second life, or after QEMU's end.
+NEVER = {"begin", "compare-images"}
 
 
 def points_of(kind):
@@ -62,13 +63,13 @@ class Pair(Walk):
 
     # What happens.
 
-    def is_stopped(self):
-        with open(f"/proc/{self.pid}/stat") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] == "T"
-
     def stands(self):
         """Whether the service stands still or is no more."""
-        return not os.path.exists(f"/proc/{self.pid}") or self.is_stopped()
+        try:
+            with open(f"/proc/{self.pid}/stat") as stat:
+                return stat.read().rsplit(")", 1)[1].split()[0] in "TZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
 
     def is_over(self):
         """Told, or nothing that anybody could be told of."""
@@ -263,6 +264,6 @@ class Pair(Walk):
         else:
             assert self.disk["Source"] == self.chain.top.path
             assert not [name for name in self.machine.nodes() if name.startswith("bj-")]
-        assert self.machine.active_file("vda") == self.disk["Source"]
+        assert file_of_disk(self.machine) == self.disk["Source"]
         assert self.disk.sources() == self.chain.paths()
         self.assert_next()

@@ -143,6 +143,7 @@ static Job *full_job(void)
         job->started_by = G_MAXUINT32;
         job->ready_time = job->start_time + 1;
         job->end_time = job->start_time + 2;
+        job->decision_time = job->start_time + 2;
         job->hold_start = job->start_time + 3;
         job->hold = 1234;
         job->current = 1;
@@ -188,6 +189,7 @@ static void round_trip(void)
         g_assert_cmpint(read->start_time, ==, job->start_time);
         g_assert_cmpint(read->ready_time, ==, job->start_time + 1);
         g_assert_cmpint(read->end_time, ==, job->start_time + 2);
+        g_assert_cmpint(read->decision_time, ==, job->start_time + 2);
         g_assert_cmpint(read->hold_start, ==, job->start_time + 3);
         g_assert_cmpint(read->hold, ==, 1234);
         g_assert_cmpuint(read->current, ==, 1);
@@ -288,7 +290,7 @@ static void round_trip_of_files(void)
                                  "{\"path\": 7}, {\"path\": \"/x\"}]",
                                  NULL);
         g_autoptr(Job) read = NULL, none = NULL;
-        const StaleFile *file;
+        const FileIdentity *file;
 
         none = again(job);
         g_assert_null(none->stale);
@@ -432,19 +434,14 @@ static void refused_whole(void)
 /* Odd values in what is not needed to know the disk do no harm: no crash, no nonsense on the bus. */
 static void odd_members(void)
 {
-        static const char *const members[] = { "options",       "started-by",
-                                               "start-time",    "accepted",
-                                               "hold-start",    "hold",
-                                               "ready-time",    "end-time",
-                                               "error-message", "current",
-                                               "total",         "speed",
-                                               "told",          "target-was-read-only",
-                                               "end-node",      "header-node",
-                                               "active",        "below",
-                                               "source-format", "target-format",
-                                               "backing",       "backing-format",
-                                               "mode",          "stale",
-                                               "fdset" };
+        static const char *const members[] = {
+                "options",       "started-by",  "start-time",     "accepted", "decision-time",
+                "hold-start",    "hold",        "ready-time",     "end-time", "error-message",
+                "current",       "total",       "speed",          "told",     "target-was-read-only",
+                "end-node",      "header-node", "active",         "below",    "source-format",
+                "target-format", "backing",     "backing-format", "mode",     "stale",
+                "fdset"
+        };
         static const char *const values[] = { "null",
                                               "-1",
                                               "0.5",
