@@ -2,10 +2,12 @@
 #include "domain/domain.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -50,9 +52,24 @@ static const char *boot_id(void)
         return id ? id : "";
 }
 
-static char *instance_of(guint32 pid)
+/* A process in a namespace that is not ours has no pid. Its socket is one that it made at its start, or that
+ * was made for it; when, tells it from a later one that got the same inode. */
+static char *socket_of(const char *path)
 {
-        return g_strdup_printf("%s/%u-%" G_GUINT64_FORMAT, boot_id(), pid, pid ? start_time_of(pid) : 0);
+        struct statx st;
+
+        if (!path || statx(AT_FDCWD, path, 0, STATX_INO | STATX_BTIME, &st) < 0)
+                return g_strdup("0");
+        return g_strdup_printf("%" G_GUINT64_FORMAT "-%" G_GINT64_FORMAT ".%u", (guint64) st.stx_ino,
+                               (gint64) st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
+}
+
+static char *instance_of(const Domain *domain, guint32 pid)
+{
+        g_autofree char *socket = pid ? NULL : socket_of(domain->path);
+
+        return socket ? g_strdup_printf("%s/0-%s", boot_id(), socket)
+                      : g_strdup_printf("%s/%u-%" G_GUINT64_FORMAT, boot_id(), pid, start_time_of(pid));
 }
 
 static gboolean process_is_over(const Domain *domain)
@@ -60,10 +77,10 @@ static gboolean process_is_over(const Domain *domain)
         struct pollfd fd = { domain->pidfd, POLLIN, 0 };
 
         if (domain->pid == 0)
-                return TRUE; /* in a namespace that is not ours: nobody listening has to do as proof */
+                return FALSE; /* in a namespace that is not ours: it cannot be seen */
         if (domain->pidfd >= 0)
                 return poll(&fd, 1, 0) > 0;
-        g_autofree char *instance = instance_of(domain->pid);
+        g_autofree char *instance = instance_of(domain, domain->pid);
         return strcmp(instance, domain->instance) != 0;
 }
 
@@ -175,7 +192,8 @@ static void retry_later(Domain *domain, const GError *error)
 
 static void open_connection(Domain *domain, int fd);
 
-/* The connection is gone; is QEMU? Nobody listening and no process is a proof, anything else is not. */
+/* The connection is gone; is QEMU? Nobody listening and no process, as far as that can be seen, is a proof,
+ * anything else is not. */
 static void connect_again(Domain *domain)
 {
         g_autoptr(GError) error = NULL;
@@ -218,7 +236,7 @@ static void fail_connection(Domain *domain, const GError *cause)
                         connect_again(domain);
                 else
                         retry_later(domain, error);
-        } else if (nobody && process_is_over(domain))
+        } else if (nobody && (domain->pid == 0 || process_is_over(domain)))
                 become_gone(domain, "QEMU went away");
         else
                 retry_later(domain, error);
@@ -330,7 +348,7 @@ static void on_schema(JsonNode *result, const GError *error, gpointer data)
 
 static gboolean is_the_same_qemu(Domain *domain, guint32 pid)
 {
-        g_autofree char *instance = instance_of(pid);
+        g_autofree char *instance = instance_of(domain, pid);
 
         if (*domain->instance && strcmp(domain->instance, instance) != 0)
                 return FALSE;
@@ -384,7 +402,7 @@ void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data)
 
 void domain_recover(Domain *domain)
 {
-        g_autofree char *instance = instance_of(domain->pid);
+        g_autofree char *instance = instance_of(domain, domain->pid);
 
         if (domain->gone) {
                 tell_jobs_that_qemu_is_gone(domain);

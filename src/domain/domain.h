@@ -71,7 +71,7 @@ struct Domain {
         char *name, *uuid;
         char *path;     /* of the QMP socket; NULL: it was passed as a descriptor */
         guint32 pid;    /* 0 = unknown */
-        char *instance; /* "BOOT/PID-STARTTIME": no two QEMUs have the same */
+        char *instance; /* "BOOT/PID-STARTTIME", "BOOT/0-SOCKET": no two QEMUs have the same */
         char *version;
         DomainState state;
         char *reason;

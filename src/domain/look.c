@@ -32,6 +32,20 @@ struct Look {
 
 static void start(Domain *domain);
 
+/* Which process it is cannot be seen from another PID namespace. A QEMU that has neither the job nor any of
+ * its nodes is not the one that had them. */
+static void tell_apart(Domain *domain, GPtrArray *jobs)
+{
+        for (guint i = 0; domain->pid == 0 && i < jobs->len; i++) {
+                Job *job = jobs->pdata[i];
+
+                if (!job->driver->external && job->record.accepted && job->status == STATUS_ABSENT &&
+                    !graph_node(domain->host.graph, job->source_node) &&
+                    !graph_node(domain->host.graph, job->target_node))
+                        job->gone = TRUE;
+        }
+}
+
 static void finish(struct Look *look)
 {
         g_autoptr(Domain) domain = domain_ref(look->domain);
@@ -42,6 +56,8 @@ static void finish(struct Look *look)
 
                 if (!look->error && domain_update_disks(domain))
                         domain_save(domain);
+                if (!look->error)
+                        tell_apart(domain, jobs);
                 /* Without a graph nothing can be said of a job but of somebody else's. */
                 for (guint i = 0; i < jobs->len; i++)
                         if (!look->error || ((Job *) jobs->pdata[i])->driver->external)
