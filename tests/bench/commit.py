@@ -8,30 +8,13 @@ The state directory's file system decides what a sync costs: name one on a disk 
 """
 
 import os
-import shutil
-import statistics
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
-from kit.bus import NAME, Client
-from kit.images import MIB, Chain
-from kit.objects import Job, Manager
-from kit.qemu import Machine
-
-
-def new_machine(directory, name):
-    return Machine(directory, name).add_virtio(Chain(directory, name).add([(1, 0, 2 * MIB)])).start()
-
-
-def new_overlay(machine, number):
-    """A fresh overlay with 1 MiB in it, over the image that every round commits into."""
-    base = machine.block("vda")["inserted"]["node-name"]
-    top = machine.snapshot("vda", f"{machine.directory}/{machine.name}-round{number}.qcow2")
-    machine.write("vda", 3, 0, MIB)
-    return top, base
+from bench.common import bench_directory, client_of, new_machine, new_overlay, show
+from kit.objects import Manager
 
 
 def commit_raw(machine, number, top, base):
@@ -58,21 +41,12 @@ def commit_by_service(client, disk):
     return took, job["GuestHold"]
 
 
-def show(name, values, unit="ms"):
-    values = sorted(values)
-    print(f"{name:28} median {statistics.median(values):8.2f} {unit}   min {values[0]:8.2f}   max {values[-1]:8.2f}")
-
-
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    directory = tempfile.mkdtemp(prefix="blockjobd-bench-")
-    os.chmod(directory, 0o755)
     machines = []
-    try:
-        # Hears the one signal that is waited for, so that the time is not this program's.
-        client = Client(listen=False)
-        client.driver("AddMatch", "(s)", f"type='signal',sender='{NAME}',member='Completed'")
-        machines = [new_machine(directory, name) for name in ("raw", "service")]
+    with bench_directory(machines) as directory:
+        client = client_of("Completed")
+        machines += [new_machine(directory, name) for name in ("raw", "service")]
         raw, served = machines
         disk = Manager(client).attach(served.name, served.monitor_path).disk("vda")
         raw_times, service_times, holds = [], [], []
@@ -90,10 +64,6 @@ def main():
         show("guest held", holds)
         ratios = [served / plain for served, plain in zip(service_times, raw_times)]
         show("ratio, pair by pair", ratios, "  ")
-    finally:
-        for machine in machines:
-            machine.clean()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 main()

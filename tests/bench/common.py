@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the benchmarks share: machines whose disk gets a fresh overlay each round, and how figures are shown."""
+
+import contextlib
+import os
+import shutil
+import statistics
+import tempfile
+
+from kit.bus import NAME, Client
+from kit.images import MIB, Chain
+from kit.qemu import Machine
+
+
+def new_machine(directory, name, **keywords):
+    return Machine(directory, name).add_virtio(Chain(directory, name).add([(1, 0, 2 * MIB)]), **keywords).start()
+
+
+def new_overlay(machine, number):
+    """A fresh overlay with 1 MiB in it, over the image that every round commits into; their nodes."""
+    base = machine.block("vda")["inserted"]["node-name"]
+    top = machine.snapshot("vda", f"{machine.directory}/{machine.name}-round{number}.qcow2")
+    machine.write("vda", 3, 0, MIB)
+    return top, base
+
+
+def client_of(*signals):
+    """Hears these signals and no others, so that the time is not this program's."""
+    client = Client(listen=False)
+    for signal in signals:
+        client.driver("AddMatch", "(s)", f"type='signal',sender='{NAME}',member='{signal}'")
+    return client
+
+
+@contextlib.contextmanager
+def bench_directory(machines):
+    """A directory for images; afterwards it is gone, and so are the machines that were put into the list."""
+    directory = tempfile.mkdtemp(prefix="blockjobd-bench-")
+    os.chmod(directory, 0o755)
+    try:
+        yield directory
+    finally:
+        for machine in machines:
+            machine.clean()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def show(name, values, unit="ms"):
+    values = sorted(values)
+    at = lambda part: values[min(len(values) - 1, int(part * len(values)))]
+    print(f"{name:32} median {statistics.median(values):8.2f} {unit}   min {values[0]:8.2f}   p90 {at(0.9):8.2f}"
+          f"   p99 {at(0.99):8.2f}   max {values[-1]:8.2f}", flush=True)
