@@ -150,7 +150,6 @@ void domain_detach(Domain *domain)
 {
         domain->detached = TRUE;
         domain_drop_connection(domain);
-        domain_save(domain);
 }
 
 void domain_remove(Domain *domain)
@@ -158,6 +157,7 @@ void domain_remove(Domain *domain)
         domain->removed = TRUE;
         domain_drop_connection(domain);
         g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        g_clear_handle_id(&domain->save_retry, g_source_remove);
         for (guint i = 0; i < domain->jobs->len; i++)
                 job_set_host(domain->jobs->pdata[i], NULL);
         g_ptr_array_set_size(domain->jobs, 0);

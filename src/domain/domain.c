@@ -49,6 +49,7 @@ void domain_unref(Domain *domain)
                 return;
         g_assert(!domain->connection); /* domain_remove() came first */
         g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        g_clear_handle_id(&domain->save_retry, g_source_remove);
         if (domain->pidfd >= 0)
                 close(domain->pidfd);
         g_ptr_array_unref(domain->disks);

@@ -106,9 +106,9 @@ struct Domain {
 
         /* record */
         gboolean saving, save_again;
-        DomainDone saved; /* of the next save, once */
-        gpointer saved_data;
-        GArray *save_waiters; /* Saver: jobs that wait for the save after the one under way */
+        gboolean unsaved;     /* it is older than what is known: being written, or that failed */
+        guint save_retry;     /* where it failed */
+        GArray *save_waiters; /* Saver: who waits for the save after the one under way */
 };
 
 /* The files from the lowest to the highest: each uses only those before it. */
@@ -143,8 +143,9 @@ void domain_update_state(Domain *domain);
 /* record.c */
 Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
                          GHashTable *capability_cache);
-/* Sooner or later, synced; once at a time. */
+/* Sooner or later, synced; once at a time. Where that fails it is tried again and again. */
 void domain_save(Domain *domain);
+void domain_save_then(Domain *domain, DomainDone saved, gpointer data);
 /* For a job's host: QEMU calls the file at `path` /dev/fdset/`fdset` from now on. */
 void domain_host_passed(JobHost *host, gint64 fdset, const char *path);
 /* For a job's host: with what the job made of its disk. */

@@ -173,9 +173,7 @@ static void on_attached(Domain *domain, const GError *error, gpointer data)
         if (detached)
                 engine_forget_detached(attach->engine, detached);
         test_point("attach-record");
-        domain->saved = on_attach_saved;
-        domain->saved_data = attach;
-        domain_save(domain);
+        domain_save_then(domain, on_attach_saved, attach);
 }
 
 void engine_attach(Engine *engine, const char *name, const char *path, int fd, DomainDone done,
@@ -261,9 +259,8 @@ void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone do
         if (domain->jobs->len > 0) {
                 g_ptr_array_add(engine->detached, domain_ref(domain));
                 engine_hide_domain(engine, domain);
-                domain->saved = on_detach_saved;
-                domain->saved_data = detach;
                 domain_detach(domain);
+                domain_save_then(domain, on_detach_saved, detach);
         } else {
                 journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, on_detach_recorded, detach);
                 engine_remove_domain(engine, domain);
@@ -322,12 +319,13 @@ void engine_start_job(Disk *disk, const JobDriver *driver, Options *options, con
 }
 
 typedef struct {
+        Engine *engine;
         Job *job;
         JobDone done;
         gpointer data;
 } Dismiss;
 
-static void on_dismiss_recorded(const GError *error, gpointer data)
+static void dismiss_end(const GError *error, gpointer data)
 {
         Dismiss *dismiss = data;
 
@@ -337,8 +335,22 @@ static void on_dismiss_recorded(const GError *error, gpointer data)
         g_free(dismiss);
 }
 
+static void on_dismiss_saved(Domain *domain, const GError *error, gpointer data)
+{
+        Dismiss *dismiss = data;
+
+        (void) domain;
+        if (error)
+                dismiss_end(error, dismiss);
+        else if (engine_job(dismiss->engine, dismiss->job->id) != dismiss->job)
+                dismiss_end(NULL, dismiss); /* somebody else was faster */
+        else
+                engine_remove_job(dismiss->engine, dismiss->job, dismiss_end, dismiss);
+}
+
 void engine_dismiss(Engine *engine, Job *job, JobDone done, gpointer data)
 {
+        Domain *domain = engine_domain(engine, job->domain);
         g_autoptr(GError) error = NULL;
         Dismiss *dismiss;
 
@@ -350,7 +362,11 @@ void engine_dismiss(Engine *engine, Job *job, JobDone done, gpointer data)
                 return;
         }
         dismiss = g_new(Dismiss, 1);
-        *dismiss = (Dismiss){ job_ref(job), done, data };
+        *dismiss = (Dismiss){ engine, job_ref(job), done, data };
         test_point("dismiss-record");
-        engine_remove_job(engine, job, on_dismiss_recorded, dismiss);
+        /* The job's record may be the only one that says which image is the disk. */
+        if (domain && domain->unsaved)
+                domain_save_then(domain, on_dismiss_saved, dismiss);
+        else
+                on_dismiss_saved(domain, NULL, dismiss);
 }

@@ -303,6 +303,14 @@ static gboolean on_expiry(gpointer data)
         return G_SOURCE_REMOVE;
 }
 
+/* The record of the job may be the only one that says which image is the disk. */
+static gboolean is_needed(Engine *engine, const Job *job)
+{
+        const Domain *domain = engine_domain(engine, job->domain);
+
+        return !job->concluded || job->step || (domain && domain->unsaved);
+}
+
 void engine_expire_finished(Engine *engine)
 {
         gint64 now = g_get_real_time(), next = 0;
@@ -311,7 +319,7 @@ void engine_expire_finished(Engine *engine)
                 Job *job = engine->jobs->pdata[i];
                 gint64 end = job->end_time + (gint64) FINISHED_SECONDS * G_USEC_PER_SEC;
 
-                if (job->concluded && !job->step &&
+                if (!is_needed(engine, job) &&
                     (end <= now || finished_after(engine, i) >= FINISHED_PER_DOMAIN_MAX)) {
                         engine_remove_job(engine, job, NULL, NULL);
                         continue;

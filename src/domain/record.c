@@ -7,6 +7,8 @@
 
 /* What outlives the service of a domain. */
 
+#define SAVE_RETRY_MILLISECONDS 1000
+
 static JsonObject *paths_to_json(const Domain *domain)
 {
         JsonObject *paths = json_object_new();
@@ -90,26 +92,27 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
         return domain;
 }
 
-/* A job that waits until its domain is written down. */
+/* ---- writing it ---- */
+
+/* Who waits until the domain is written down as it is now. */
 typedef struct {
-        Job *job;
-        JobLooked saved;
+        DomainDone saved;
+        gpointer data;
 } Saver;
-
-static void tell_savers(GArray *savers, const GError *error)
-{
-        for (guint i = 0; savers && i < savers->len; i++) {
-                Saver *saver = &g_array_index(savers, Saver, i);
-
-                saver->saved(saver->job, error);
-                job_unref(saver->job);
-        }
-}
 
 typedef struct {
         Domain *domain;
         GArray *savers;
 } Save;
+
+static gboolean on_save_retry(gpointer data)
+{
+        Domain *domain = data;
+
+        domain->save_retry = 0;
+        domain_save(domain);
+        return G_SOURCE_REMOVE;
+}
 
 static void on_saved(const GError *error, gpointer data)
 {
@@ -120,14 +123,17 @@ static void on_saved(const GError *error, gpointer data)
         g_free(save);
 
         domain->saving = FALSE;
+        domain->unsaved = error || domain->save_again;
         if (error && domain->observer)
                 domain->observer->warning(domain, error->message, domain->observer_data);
-        DomainDone saved = g_steal_pointer(&domain->saved);
-        if (saved)
-                saved(domain, error, domain->saved_data);
-        tell_savers(savers, error);
+        for (guint i = 0; savers && i < savers->len; i++) {
+                const Saver *saver = &g_array_index(savers, Saver, i);
+                saver->saved(domain, error, saver->data);
+        }
         if (domain->save_again)
                 domain_save(domain);
+        else if (domain->unsaved && !domain->saving && !domain->removed && !domain->save_retry)
+                domain->save_retry = g_timeout_add(SAVE_RETRY_MILLISECONDS, on_save_retry, domain);
 }
 
 void domain_save(Domain *domain)
@@ -135,23 +141,47 @@ void domain_save(Domain *domain)
         domain->save_again = domain->saving;
         if (domain->saving || domain->removed)
                 return;
-        domain->saving = TRUE;
+        g_clear_handle_id(&domain->save_retry, g_source_remove);
+        domain->saving = domain->unsaved = TRUE;
         Save *save = g_new(Save, 1);
         *save = (Save){ domain_ref(domain), g_steal_pointer(&domain->save_waiters) };
         journal_write(domain->host.journal, JOURNAL_DOMAINS, domain->name, domain_to_json(domain),
                       JOURNAL_SYNCED, on_saved, save);
 }
 
-void domain_host_save(JobHost *host, Job *job, JobLooked saved)
+void domain_save_then(Domain *domain, DomainDone saved, gpointer data)
 {
-        Domain *domain = (Domain *) host;
-        Disk *disk = domain_disk(domain, job->disk);
-        Saver saver = { job_ref(job), saved };
+        Saver saver = { saved, data };
 
-        if (disk && job->record.result == RESULT_PIVOTED)
-                disk_take_pivot(disk, job);
         if (!domain->save_waiters)
                 domain->save_waiters = g_array_new(FALSE, FALSE, sizeof(Saver));
         g_array_append_val(domain->save_waiters, saver);
         domain_save(domain);
+}
+
+typedef struct {
+        Job *job;
+        JobLooked saved;
+} JobSaver;
+
+static void on_saved_for_job(Domain *domain, const GError *error, gpointer data)
+{
+        JobSaver *saver = data;
+
+        (void) domain;
+        saver->saved(saver->job, error);
+        job_unref(saver->job);
+        g_free(saver);
+}
+
+void domain_host_save(JobHost *host, Job *job, JobLooked saved)
+{
+        Domain *domain = (Domain *) host;
+        Disk *disk = domain_disk(domain, job->disk);
+        JobSaver *saver = g_new(JobSaver, 1);
+
+        if (disk && job->record.result == RESULT_PIVOTED)
+                disk_take_pivot(disk, job);
+        *saver = (JobSaver){ job_ref(job), saved };
+        domain_save_then(domain, on_saved_for_job, saver);
 }

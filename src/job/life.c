@@ -354,15 +354,19 @@ static gboolean on_retry(gpointer data)
         return G_SOURCE_REMOVE;
 }
 
+void retry_later(Job *job, const GError *error)
+{
+        job_warn(job, error);
+        job->retry = g_timeout_add(RETRY_MILLISECONDS, on_retry, job);
+}
+
 static void on_outcome_recorded(const GError *error, gpointer data)
 {
         Job *job = data;
 
         /* An outcome is not told before it is on stable storage. */
-        if (error) {
-                job_warn(job, error);
-                job->retry = g_timeout_add(RETRY_MILLISECONDS, on_retry, job);
-        }
+        if (error)
+                retry_later(job, error);
         job_step_end(job);
 }
 

@@ -79,6 +79,9 @@ void set_result_failed(Job *job);
 StepState compare_images_state(const Job *job);
 void compare_images_run(Job *job);
 
+/* Has a step that failed wait for a while, by job->retry. */
+void retry_later(Job *job, const GError *error);
+
 /* "record-outcome": synced. */
 StepState record_outcome_state(const Job *job);
 void record_outcome_run(Job *job);

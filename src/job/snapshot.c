@@ -149,14 +149,18 @@ static void look_run(Job *job)
 
 static StepState record_domain_state(const Job *job)
 {
-        return job->settled ? STEP_DONE : STEP_DUE;
+        if (job->settled)
+                return STEP_DONE;
+        return job->retry ? STEP_WAIT : STEP_DUE;
 }
 
 static void on_domain_recorded(Job *job, const GError *error)
 {
+        /* Until it is, the job's own record is the one that says it. */
         if (error)
-                job_warn(job, error);
-        job->settled = TRUE;
+                retry_later(job, error);
+        else
+                job->settled = TRUE;
         job_step_end(job);
 }
 

@@ -9,7 +9,7 @@ from kit.every_job import file_of_disk
 from kit.images import MIB
 from kit.nbd import Writer
 from kit.space import SmallDisk
-from kit.waiting import stays
+from kit.waiting import stays, wait_until
 
 
 @pytest.fixture
@@ -139,6 +139,52 @@ def test_outcome_without_a_record_and_a_dead_service(lab, small_state):
     # Without a record it cannot be known whether the copy was complete; that the disk stayed is certain.
     assert job.wait_completed()[0] in ("kept", "cancelled")
     assert disk["Source"] == machine.active_file("vda") == chain.top.path
+
+
+def power_off(lab, machine, small_state):
+    """Both end at once; the next service has the records and nothing else."""
+    lab.service.kill()
+    machine.kill()
+    lab.service.start(state_directory=small_state.path)
+
+
+def test_snapshot_whose_domain_cannot_be_recorded(lab, small_state):
+    """The overlay is the disk already: the call is not answered before that is known for good."""
+    lab.service.kill()
+    lab.service.start(state_directory=small_state.path, wait_at="record-domain")
+    pid = lab.service.pid()
+    machine, chain, disk = lab.standard()
+    overlay = f"{lab.directory}/overlay.qcow2"
+    call = lab.client.call_later(disk.path, "Disk", "Snapshot", "(sa{sv})", overlay, {})
+    lab.service.wait_stopped(pid)
+    small_state.fill()
+    lab.service.resume(pid)
+    stays(lambda: not any(heard.reply_serial == call for heard in lab.client.log), "no answer", 0.5)
+    power_off(lab, machine, small_state)
+    assert disk["Source"] == overlay
+    small_state.free()
+
+
+def test_dismissal_of_a_job_whose_pivot_the_domain_has_not_recorded(lab, small_state):
+    """Its own record goes when nothing depends on it any more."""
+    lab.service.kill()
+    lab.service.start(state_directory=small_state.path, wait_at="look")
+    pid = lab.service.pid()
+    machine, chain, disk = lab.standard()
+    job = disk.commit(active=True)
+    job.wait_ready()
+    lab.client.call_later(job.path, "Job", "Pivot", "(a{sv})", {})
+    lab.service.wait_stopped(pid)
+    position = lab.service.log.size()
+    small_state.fill()
+    lab.service.resume(pid)
+    wait_until(lambda: machine.name in lab.service.log.since(position), "a write that fails to be told")
+    small_state.free()
+    job.wait_completed("completed")
+    job.dismiss()
+    power_off(lab, machine, small_state)
+    assert not job.exists()
+    assert disk["Source"] == chain.base.path and disk.sources() == [chain.base.path]
 
 
 def test_attached_when_the_reply_comes(lab):

@@ -91,7 +91,8 @@ class Pair(Walk):
             if not self.stands():
                 self.end_later(job)
         wait_until(self.stands, f"the point {self.point}")
-        if not self.guest_may_be_held:
+        # Of a backup that is on its way it cannot be said whether it has the write.
+        if not self.guest_may_be_held and (self.name, self.point) != ("backup", "start+"):
             self.write(10, 2 * MIB)
             if self.name != "snapshot" and not self.is_from("finalize" if self.kind.two_phases else "record-accepted"):
                 self.copied = self.chain.contents[-1].copy()
@@ -158,7 +159,8 @@ class Pair(Walk):
         if not self.is_from("announce"):
             return {None, before}
         if self.kind.two_phases and not self.is_from("record-target+"):
-            return {before}
+            # A service that lives hears that QEMU came to PENDING, where both images are equal, and records it.
+            return {before, between} if service_lived and self.is_from("ask+") else {before}
         if self.point == "record-target+":
             return {before, between}
         if not self.is_from("look+"):
