@@ -8,6 +8,9 @@
 #include "options.h"
 #include "request.h"
 
+/* How long a GetDomain waits for what a slow QEMU has to tell. */
+#define PATIENCE_MILLISECONDS 1000
+
 static int append_version(sd_bus_message *reply, const void *object, Service *service)
 {
         (void) object;
@@ -107,12 +110,8 @@ void run_Manager_AttachDomainFd(Request *request)
                 engine_attach(request->service->engine, name, NULL, fd, on_attached, request);
 }
 
-static void on_domain_looked(Domain *domain, const GError *error, gpointer data)
+static void reply_found(Request *request, const Domain *domain)
 {
-        Request *request = data;
-
-        /* What QEMU does not tell now is not known better by anybody; the domain is there all the same. */
-        (void) error;
         if (domain->removed)
                 request_fail_new(request, BJ_ERROR_NO_SUCH_DOMAIN, "domain '%s' was detached meanwhile",
                                  domain->name);
@@ -120,11 +119,39 @@ static void on_domain_looked(Domain *domain, const GError *error, gpointer data)
                 request_reply_object(request, domain_path(domain));
 }
 
+/* A GetDomain on whose behalf QEMU is asked. */
+typedef struct {
+        Request *request; /* NULL: replied to */
+        guint patience;
+} Find;
+
+static gboolean on_patience_over(gpointer data)
+{
+        Find *find = data;
+        Request *request = g_steal_pointer(&find->request);
+
+        find->patience = 0;
+        reply_found(request, request->domain);
+        return G_SOURCE_REMOVE;
+}
+
+static void on_domain_looked(Domain *domain, const GError *error, gpointer data)
+{
+        g_autofree Find *find = data;
+
+        /* What QEMU does not tell now is not known better by anybody; the domain is there all the same. */
+        (void) error;
+        g_clear_handle_id(&find->patience, g_source_remove);
+        if (find->request)
+                reply_found(find->request, domain);
+}
+
 void run_Manager_GetDomain(Request *request)
 {
         g_autoptr(GError) error = NULL;
         const char *name;
         Domain *domain;
+        Find *find;
 
         sd_bus_message_read(request->message, "s", &name);
         domain = engine_domain_by_name_or_uuid(request->service->engine, name, &error);
@@ -132,9 +159,13 @@ void run_Manager_GetDomain(Request *request)
                 request_fail(request, error);
         else if (!domain->host.qmp || domain->late_command)
                 request_reply_object(request, domain_path(domain));
-        else
+        else {
+                find = g_new(Find, 1);
+                *find = (Find){ request, g_timeout_add(PATIENCE_MILLISECONDS, on_patience_over, find) };
+                request->domain = domain_ref(domain);
                 /* QEMU sends no event for a disk or an overlay that somebody else adds. */
-                domain_look_then(domain, on_domain_looked, request);
+                domain_look_then(domain, on_domain_looked, find);
+        }
 }
 
 void run_Manager_GetJob(Request *request)

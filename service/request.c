@@ -430,9 +430,10 @@ static gboolean wants_pivot(const Request *request)
 
 static void reply_outcome(Request *request, const Job *job)
 {
-        gboolean wanted = wants_pivot(request) ? job->record.result == RESULT_COMPLETED
-                                               : job->record.result == RESULT_KEPT ||
-                                                         job->record.result == RESULT_CANCELLED;
+        gboolean wanted =
+                wants_pivot(request)
+                        ? job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED
+                        : job->record.result == RESULT_KEPT || job->record.result == RESULT_CANCELLED;
 
         if (wanted)
                 request_reply(request);

@@ -22,6 +22,7 @@
 #define LASTING_SECONDS 5 /* a connection that held so long was a good one */
 
 static void connect_again(Domain *domain);
+static void on_first_look(Domain *domain, const GError *error, gpointer data);
 
 /* ---- which process it is ---- */
 
@@ -177,17 +178,25 @@ static gboolean on_retry(gpointer data)
         Domain *domain = data;
 
         domain->retry = 0;
-        connect_again(domain);
+        if (domain->host.qmp)
+                domain_look_then(domain, on_first_look, NULL);
+        else
+                connect_again(domain);
         return G_SOURCE_REMOVE;
+}
+
+static void set_retry(Domain *domain)
+{
+        domain->retry_delay =
+                CLAMP(domain->retry_delay * 2, RETRY_FIRST_MILLISECONDS, RETRY_LAST_MILLISECONDS);
+        domain->retry = g_timeout_add(domain->retry_delay, on_retry, domain);
 }
 
 static void retry_later(Domain *domain, const GError *error)
 {
         domain_set_state(domain, DOMAIN_DISCONNECTED, error->message);
-        domain->retry_delay =
-                CLAMP(domain->retry_delay * 2, RETRY_FIRST_MILLISECONDS, RETRY_LAST_MILLISECONDS);
         if (domain->path)
-                domain->retry = g_timeout_add(domain->retry_delay, on_retry, domain);
+                set_retry(domain);
 }
 
 static void open_connection(Domain *domain, int fd);
@@ -298,6 +307,10 @@ static void on_first_look(Domain *domain, const GError *error, gpointer data)
         else if (domain->lost)
                 domain->observer->connection_regained(domain, domain->observer_data);
         domain->lost = FALSE;
+        /* Nothing can be said of the jobs before QEMU has told of them. JobActive: it must not be asked, and
+         * an event will tell when it may be. */
+        if (error && !g_error_matches(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE))
+                set_retry(domain);
 }
 
 static void on_uuid(JsonNode *result, const GError *error, gpointer data)

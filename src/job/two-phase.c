@@ -131,11 +131,13 @@ gboolean two_phase_is_in_graph(const Job *job)
 
 static void set_result_by_record(Job *job)
 {
-        if (job->written.disk_is == DISK_IS_TARGET) {
+        /* What QEMU said last counts for more: after an error the guest went on with the source. */
+        if (job->written.disk_is == DISK_IS_TARGET && !job->qemu_error) {
                 set_result(job, RESULT_PIVOTED);
                 job_set_error(job, -1, "QEMU went away after the pivot was recorded: '%s' is the disk",
                               job->target);
         } else {
+                job->record.disk_is = DISK_IS_SOURCE;
                 set_result(job, RESULT_LOST);
                 job_set_error(job, BJ_ERROR_DISCONNECTED,
                               "QEMU went away before the job could conclude: '%s' is still the disk",

@@ -248,20 +248,12 @@ static gboolean handle_reply(QmpConnection *connection, JsonObject *message)
         JsonNode *result = json_object_get_member(message, "return");
         JsonObject *failure = json_object(message, "error");
         g_autoptr(GError) error = NULL;
-        Pending *pending = NULL;
+        Pending *pending = g_queue_peek_head(&connection->pending);
 
-        if (!result && !failure)
+        /* QEMU answers in order, and those who ask rely on it. */
+        if ((!result && !failure) || !pending || pending->id != id)
                 return FALSE;
-        /* QEMU answers in order, so this is the first one. */
-        for (GList *l = connection->pending.head; l; l = l->next) {
-                if (((Pending *) l->data)->id == id) {
-                        pending = l->data;
-                        g_queue_delete_link(&connection->pending, l);
-                        break;
-                }
-        }
-        if (!pending)
-                return FALSE;
+        g_queue_pop_head(&connection->pending);
         if (failure)
                 error = g_error_new_literal(BJ_ERROR, BJ_ERROR_QEMU,
                                             json_string(failure, "desc") ?: "unknown error");

@@ -44,6 +44,7 @@ class Pair(Walk):
     def __init__(self, lab, kind, point, **points):
         self.name = kind
         self.point = point
+        self.serial = 0  # of the call
         super().__init__(lab, kind, point.rstrip("+"), **points)
         self.pid = lab.service.pid()
 
@@ -83,8 +84,8 @@ class Pair(Walk):
 
     def run_until_it_stands(self):
         """The client does its part until the service is dead, or stopped, at the point."""
-        serial = self.call()
-        wait_until(lambda: self.has_reply(serial) or self.stands(), "a reply, or the point")
+        self.serial = self.call()
+        wait_until(lambda: self.has_reply(self.serial) or self.stands(), "a reply, or the point")
         if not self.stands() and self.kind.ends_by_hand:
             job = self.job_that_is_told()
             wait_until(lambda: self._heard("Ready") or self.stands(), "the job to get ready, or the point")
@@ -230,6 +231,7 @@ class Pair(Walk):
     def assert_all_of_dead(self, service_lived):
         """Everything, after an end of QEMU at the point."""
         wait_until(lambda: self.lab.domain_of(self.machine)["State"] in ("crashed", "shutoff"), "the end to be seen")
+        wait_until(lambda: self.has_reply(self.serial), "the call to be answered")
         job = self.finish()
         results = self.results_of_dead_qemu(service_lived) if self.name != "snapshot" else {None}
         result = self.assert_told_once(job, results)

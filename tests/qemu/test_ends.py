@@ -1,83 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What can happen to a job of any type in the middle of its work, and what can be asked of it."""
+"""What can happen to a job of any type in the middle of its work, and what can be asked of it. What QEMU's own end
+does to it is in test_ends_of_qemu.py."""
 
 import pytest
 
 from kit import images
 from kit.bus import refused
-from kit.every_job import (KINDS, SLOW, TWO_PHASES, assert_disk_as_before, assert_result, finish, slow_chain,
-                           slow_disk, start)
-from kit.images import MIB
+from kit.every_job import KINDS, SLOW, TWO_PHASES, assert_disk_as_before, assert_result, finish, slow_disk, start
 from kit.qmp import QmpError
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_qemu_quits(lab, kind):
-    """QEMU cancels its jobs when it is told to end; whether that is still heard, or only its end, is a race."""
-    machine, chain, disk = slow_disk(lab)
-    job = start(kind, lab, disk, speed=SLOW)
-    machine.quit()
-    result = job.wait_completed()[0]
-    assert result in ("lost", "cancelled")
-    assert job["Result"] == result and job["State"] == "concluded"
-    lab.domain_of(machine).wait("State", "shutoff")
-    assert len(job.completed()) == 1
-    assert disk["Source"] == chain.top.path and disk["Job"] == "/"
-    images.assert_contents(chain.top, chain.contents[-1])
-    images.assert_sound(chain.top)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_qemu_killed(lab, kind):
-    machine, chain, disk = slow_disk(lab)
-    job = start(kind, lab, disk, speed=SLOW)
-    machine.write("vda", 9, 20 * MIB, MIB)
-    flush(machine)
-    machine.kill()
-    result, error, message = job.wait_completed("lost")
-    assert chain.top.path in message, "the disk is not named"
-    assert disk["Source"] == chain.top.path and disk["Job"] == "/"
-    assert disk.sources() == chain.paths()
-    # The files alone, by what their headers say, show what the guest was promised.
-    images.assert_contents(chain.top, chain.contents[-1])
-
-
-def flush(machine):
-    machine.qmp.human(f"qemu-io {machine.write_names['vda']} flush")
-
-
-@pytest.mark.parametrize("kind", TWO_PHASES)
-def test_qemu_killed_when_ready(lab, kind):
-    machine, chain, disk = slow_disk(lab)
-    job = start(kind, lab, disk)
-    job.wait_ready()
-    machine.write("vda", 9, 20 * MIB, MIB)
-    flush(machine)
-    machine.kill()
-    job.wait_completed("lost")
-    assert disk["Source"] == chain.top.path
-    images.assert_contents(chain.top, chain.contents[-1])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_device_unplugged(lab, kind):
-    """The images are there without the guest's device, and the job is on the images."""
-    chain = slow_chain(lab.directory)
-    machine = lab.machine().add_scsi_controller().add_scsi(chain, "vda").start()
-    disk = lab.attach(machine).disk("vda")
-    job = start(kind, lab, disk, speed=SLOW)
-    machine.qmp.execute("device_del", id="vda")
-    machine.qmp.wait_event("DEVICE_DELETED", device="vda")
-    assert machine.jobs()[job["QemuJobId"]]["status"] == "running"
-    job.set_speed(0)
-    if kind in TWO_PHASES:
-        job.wait_ready()
-        job.abort()
-    job.wait_completed("kept" if kind in TWO_PHASES else "completed")
-    assert machine.jobs() == {}
-    machine.quit()
-    assert_result(kind, lab, chain)
-    images.assert_contents(chain.top, chain.contents[-1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -153,13 +153,26 @@ static void replies_by_id(void)
 
         for (int i = 0; i < 3; i++)
                 monitor_execute(monitor, "query-jobs", NULL, i);
-        monitor_say(monitor, "{\"return\": \"c\", \"id\": 4}\n"
+        monitor_say(monitor, "{\"return\": \"a\", \"id\": 2}\n"
                              "{\"event\": \"RESUME\", \"data\": {}}\n"
-                             "{\"return\": \"a\", \"id\": 2}\n{\"return\": \"b\", \"id\": 3}\n");
-        expect_line(monitor, "reply 2 \"c\"");
-        expect_line(monitor, "event RESUME {} 0");
+                             "{\"return\": \"b\", \"id\": 3}\n{\"return\": \"c\", \"id\": 4}\n");
         expect_line(monitor, "reply 0 \"a\"");
+        expect_line(monitor, "event RESUME {} 0");
         expect_line(monitor, "reply 1 \"b\"");
+        expect_line(monitor, "reply 2 \"c\"");
+}
+
+/* QEMU never does that, and who asked several things at once relies on it. */
+static void reply_out_of_turn(void)
+{
+        g_autoptr(Monitor) monitor = monitor_new_ready();
+
+        for (int i = 0; i < 2; i++)
+                monitor_execute(monitor, "query-jobs", NULL, i);
+        monitor_say(monitor, "{\"return\": \"b\", \"id\": 3}\n{\"return\": \"a\", \"id\": 2}\n");
+        expect_line_starts(monitor, "lost Disconnected: the passed socket does not speak QMP");
+        expect_line_starts(monitor, "reply 0 Disconnected: ");
+        expect_line_starts(monitor, "reply 1 Disconnected: ");
 }
 
 static void errors_of_qemu(void)
@@ -352,6 +365,7 @@ int main(int argc, char **argv)
         g_test_add_func("/qmp/events", events);
         g_test_add_func("/qmp/commands", commands);
         g_test_add_func("/qmp/replies-by-id", replies_by_id);
+        g_test_add_func("/qmp/reply-out-of-turn", reply_out_of_turn);
         g_test_add_func("/qmp/errors-of-qemu", errors_of_qemu);
         g_test_add_func("/qmp/pipelined", pipelined);
         g_test_add_func("/qmp/big-message", big_message);
