@@ -13,6 +13,7 @@
 
 #include <glib-unix.h>
 
+#include "base/boot.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/test-point.h"
@@ -41,16 +42,6 @@ static guint64 start_time_of(guint32 pid)
                    &start) != 1)
                 return 0;
         return start;
-}
-
-/* Pids and start times begin anew with each start of the machine. */
-static const char *boot_id(void)
-{
-        static char *id;
-
-        if (!id && g_file_get_contents("/proc/sys/kernel/random/boot_id", &id, NULL, NULL))
-                g_strstrip(id);
-        return id ? id : "";
 }
 
 /* A process in a namespace that is not ours has no pid. Its socket is one that it made at its start, or that

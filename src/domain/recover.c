@@ -85,6 +85,10 @@ static gboolean place_job(Engine *engine, Job *job)
                 domain = engine_detached_domain(engine, job->domain);
         if (domain)
                 domain_add_job(domain, job);
+        /* That it was accepted is not synced: whether somebody was told of it before the machine went down
+         * cannot be known. */
+        if (!job->driver->silent && !job_is_of_this_boot(job))
+                job->record.accepted = job->announced = TRUE;
         if (job->announced)
                 return TRUE;
         /* Nobody was told of it. Its domain finds out whether QEMU runs it. */

@@ -209,7 +209,7 @@ static void on_mode_set(JsonNode *result, const GError *error, gpointer data)
                 g_free(job->mode);
                 job->mode = g_steal_pointer(&control->mode);
                 job_changed(job, JOB_CHANGED_MODE);
-                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_RENAMED,
+                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_LATE,
                               NULL, NULL);
         }
         control_end(control, error);

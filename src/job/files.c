@@ -23,6 +23,7 @@ typedef struct Work {
         GPtrArray *paths, *changed, *uses;
         GPtrArray *files, *images; /* FileIdentity */
         gboolean exists, is_block, reuse;
+        gboolean other_boot; /* the numbers of devices may be others by now */
         dev_t device;
         ino_t inode;
 } Work;
@@ -284,13 +285,28 @@ static GPtrArray *copy_identities(const GPtrArray *files)
 }
 
 /* NULL: it is what it was. */
-static const char *what_became_of(const FileIdentity *file)
+static const char *what_became_of(const Work *work, const FileIdentity *file)
 {
         struct stat st;
 
         if (stat(file->path, &st) < 0)
                 return g_strerror(errno);
-        return st.st_dev != file->device || st.st_ino != file->inode ? "it is another file by now" : NULL;
+        if ((st.st_dev != file->device && !work->other_boot) || st.st_ino != file->inode)
+                return "it is another file by now";
+        return NULL;
+}
+
+/* Answers what is wrong, 0 = nothing. A directory that is not to be seen from here is not. */
+static int sync_directory_of(const char *path)
+{
+        g_autofree char *directory = g_path_get_dirname(path);
+        int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC), failure;
+
+        if (fd < 0)
+                return 0;
+        failure = fsync(fd) < 0 && errno != EINVAL ? errno : 0;
+        close(fd);
+        return failure;
 }
 
 static gboolean run_remove_stale(Work *work, GError **error)
@@ -306,8 +322,8 @@ static gboolean run_remove_stale(Work *work, GError **error)
                 if (lstat(file->path, &st) < 0 && errno == ENOENT)
                         continue;
                 test_point("delete-file");
-                why = what_became_of(file);
-                if (!why && unlink(file->path) < 0)
+                why = what_became_of(work, file);
+                if (!why && (unlink(file->path) < 0 || (errno = sync_directory_of(file->path)) != 0))
                         why = g_strerror(errno);
                 if (why)
                         g_string_append_printf(failures, "%s'%s' could not be removed: %s",
@@ -324,6 +340,7 @@ void files_remove_stale(Job *job, FilesDone done)
         Work *work = work_new(job, run_remove_stale, NULL, done);
 
         work->files = copy_identities(job->stale);
+        work->other_boot = !job_is_of_this_boot(job);
         work_start(work);
 }
 
@@ -333,7 +350,7 @@ static gboolean run_check_images(Work *work, GError **error)
 
         for (guint i = 0; i < work->files->len; i++) {
                 const FileIdentity *file = work->files->pdata[i];
-                const char *what = what_became_of(file);
+                const char *what = what_became_of(work, file);
 
                 if (what)
                         g_string_append_printf(changes, "%s'%s' is not what it was when the job began: %s",
@@ -350,6 +367,7 @@ void files_check_images(Job *job, FilesDone done)
         Work *work = work_new(job, run_check_images, NULL, done);
 
         work->files = copy_identities(job->images);
+        work->other_boot = !job_is_of_this_boot(job);
         work_start(work);
 }
 
@@ -481,18 +499,12 @@ void files_check_backing(Job *job, const char *overlay, const char *backing, con
 
 static gboolean run_sync_directory(Work *work, GError **error)
 {
-        g_autofree char *directory = g_path_get_dirname(work->path);
-        int fd = test_omits("target-sync") ? -1 : open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        int failure;
+        int failure = test_omits("target-sync") ? 0 : sync_directory_of(work->path);
 
-        if (fd < 0)
-                return TRUE;
-        failure = fsync(fd) < 0 && errno != EINVAL ? errno : 0;
-        close(fd);
         if (failure == 0)
                 return TRUE;
-        g_set_error(error, BJ_ERROR, BJ_ERROR_FAILED, "directory '%s' could not be synced: %s", directory,
-                    g_strerror(failure));
+        g_set_error(error, BJ_ERROR, BJ_ERROR_FAILED, "the directory of '%s' could not be synced: %s",
+                    work->path, g_strerror(failure));
         return FALSE;
 }
 

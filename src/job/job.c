@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/boot.h"
 #include "base/error.h"
 #include "base/json.h"
 
@@ -52,6 +53,13 @@ static char *make_id(void)
         for (guint i = 0; i < sizeof(bytes); i++)
                 id[i] = alphabet[bytes[i] % (i == 0 ? 26 : 32)];
         return id;
+}
+
+gboolean job_is_of_this_boot(const Job *job)
+{
+        const char *boot = boot_id();
+
+        return g_str_has_prefix(job->instance, boot) && job->instance[strlen(boot)] == '/';
 }
 
 gboolean job_id_is_good(const char *id)

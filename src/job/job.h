@@ -250,6 +250,8 @@ struct Job {
 
 /* job.c: the struct, its names, its record */
 Job *job_new(const JobDriver *driver, const char *domain, const char *disk, const char *device);
+/* The machine was not started anew since. */
+gboolean job_is_of_this_boot(const Job *job);
 /* As job_new() makes them. */
 gboolean job_id_is_good(const char *id);
 /* The id of ours in QEMU's id of a job, NULL = it is none of this service. */

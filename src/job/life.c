@@ -155,7 +155,7 @@ void record_accepted_run(Job *job)
                 files_note_image(job, job->target, job->image->device, job->image->inode);
         /* With a descriptor that QEMU has by now. */
         g_clear_pointer(&job->image, new_image_free);
-        job_write(job, JOURNAL_RENAMED, on_accepted_recorded);
+        job_write(job, JOURNAL_LATE, on_accepted_recorded);
 }
 
 StepState announce_state(const Job *job)

@@ -24,7 +24,7 @@ void say_ready_run(Job *job)
         job->host->observer->ready(job, job->host->observer_data);
         /* For ReadyTime after a restart; where a decision follows at once, its record has it. */
         if (!options_text(job->options, "auto"))
-                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_RENAMED,
+                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_LATE,
                               NULL, NULL);
         job_step_end(job);
 }
@@ -105,7 +105,7 @@ void record_target_run(Job *job)
         gboolean pivot = job->record.decision == DECISION_PIVOT && job->record.disk_is != DISK_IS_SOURCE;
 
         job->record.disk_is = pivot ? DISK_IS_TARGET : DISK_IS_SOURCE;
-        job_write(job, pivot ? JOURNAL_SYNCED : JOURNAL_RENAMED, on_target_recorded);
+        job_write(job, pivot ? JOURNAL_SYNCED : JOURNAL_LATE, on_target_recorded);
 }
 
 void finalize_pivot_run(Job *job)

@@ -20,12 +20,14 @@
 #define SUFFIX ".json"
 #define TEMPORARY ".new"
 #define ASIDE ".damaged"
+#define LATE ".late" /* newer than the record beside it, and not synced */
 
 struct Journal {
         char *directory;
         int lock;
         int kinds[2];       /* the directories, opened once: they are synced at every write */
         GHashTable *queues; /* file name → GQueue of the writes behind the one under way */
+        gint64 sequence;    /* of the record that was written last */
 };
 
 static const char *const kind_names[] = { [JOURNAL_JOBS] = "jobs", [JOURNAL_DOMAINS] = "domains" };
@@ -139,9 +141,14 @@ static char *temporary_name(const char *file)
         return g_strconcat(".", file, TEMPORARY, NULL);
 }
 
+static char *late_name(const char *file)
+{
+        return g_strconcat(file, LATE, NULL);
+}
+
 static gboolean write_file(const Write *job, GError **error)
 {
-        g_autofree char *temporary = temporary_name(job->name);
+        g_autofree char *temporary = temporary_name(job->name), *late = late_name(job->name);
         gboolean sync = job->durability == JOURNAL_SYNCED;
         gsize length = strlen(job->text);
         int fd;
@@ -165,13 +172,29 @@ static gboolean write_file(const Write *job, GError **error)
                 close(fd);
                 return TRUE;
         }
-        if (close(fd) < 0 || renameat(job->directory, temporary, job->directory, job->name) < 0) {
+        /* What is not synced never takes the place of what is: any sync of this file system by anybody may
+         * make the rename durable, and leave the data behind. */
+        if (close(fd) < 0 ||
+            renameat(job->directory, temporary, job->directory, sync ? job->name : late) < 0) {
                 set_errno_error(error, "rename", job->name);
                 unlinkat(job->directory, temporary, 0);
                 return FALSE;
         }
-        if (sync && !test_omits("directory-sync") && fsync(job->directory) < 0)
+        if (!sync)
+                return TRUE;
+        if (!test_omits("directory-sync") && fsync(job->directory) < 0)
                 return set_errno_error(error, "sync the directory of", job->name);
+        unlinkat(job->directory, late, 0);
+        return TRUE;
+}
+
+static gboolean remove_file(const Write *job, GError **error)
+{
+        g_autofree char *late = late_name(job->name);
+
+        if ((unlinkat(job->directory, job->name, 0) < 0 && errno != ENOENT) || fsync(job->directory) < 0)
+                return set_errno_error(error, "remove", job->name);
+        unlinkat(job->directory, late, 0);
         return TRUE;
 }
 
@@ -179,18 +202,10 @@ static void write_thread(GTask *task, gpointer source, gpointer data, GCancellab
 {
         const Write *job = data;
         GError *error = NULL;
-        gboolean ok;
 
         (void) source;
         (void) cancellable;
-        if (job->text)
-                ok = write_file(job, &error);
-        else
-                ok = (unlinkat(job->directory, job->name, 0) == 0 || errno == ENOENT) &&
-                                     fsync(job->directory) == 0
-                             ? TRUE
-                             : set_errno_error(&error, "remove", job->name);
-        if (ok)
+        if (job->text ? write_file(job, &error) : remove_file(job, &error))
                 g_task_return_boolean(task, TRUE);
         else
                 g_task_return_error(task, error);
@@ -248,6 +263,7 @@ void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObj
 {
         json_object_set_int_member(record, "version", JOURNAL_VERSION);
         json_object_set_string_member(record, "kind", kind_names[kind]);
+        json_object_set_int_member(record, "sequence", ++journal->sequence);
         run(journal, kind, name, json_text(record), durability, done, data);
         json_object_unref(record);
 }
@@ -255,8 +271,9 @@ void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObj
 gboolean journal_commit(Journal *journal, JournalKind kind, const char *name)
 {
         g_autofree char *file = g_strconcat(name, SUFFIX, NULL), *temporary = temporary_name(file);
+        g_autofree char *late = late_name(file);
 
-        return renameat(journal->kinds[kind], temporary, journal->kinds[kind], file) == 0;
+        return renameat(journal->kinds[kind], temporary, journal->kinds[kind], late) == 0;
 }
 
 void journal_remove(Journal *journal, JournalKind kind, const char *name, JournalDone done, gpointer data)
@@ -341,7 +358,14 @@ gboolean journal_has_set_aside(const Journal *journal, JournalKind kind, const c
         return faccessat(journal->kinds[kind], file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* The records' file names, and nothing else; what a crash has left of a write is removed. */
+static gboolean is_alone(int directory, const char *late)
+{
+        g_autofree char *file = g_strndup(late, strlen(late) - strlen(LATE));
+
+        return faccessat(directory, file, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+}
+
+/* The records' file names, and nothing else; what a crash has left of a write or of a removal is removed. */
 static GPtrArray *list_records(int directory, const char *path)
 {
         g_autoptr(GDir) entries = g_dir_open(path, 0, NULL);
@@ -349,11 +373,23 @@ static GPtrArray *list_records(int directory, const char *path)
         const char *entry;
 
         while (entries && (entry = g_dir_read_name(entries)))
-                if (*entry == '.' && g_str_has_suffix(entry, SUFFIX TEMPORARY))
+                if ((*entry == '.' && g_str_has_suffix(entry, SUFFIX TEMPORARY)) ||
+                    (g_str_has_suffix(entry, SUFFIX LATE) && is_alone(directory, entry)))
                         unlinkat(directory, entry, 0);
                 else if (*entry != '.' && g_str_has_suffix(entry, SUFFIX))
                         g_ptr_array_add(files, g_strdup(entry));
         return files;
+}
+
+/* The record beside it, if it is whole and newer; after a loss of power it may be anything. */
+static JsonObject *read_late(int directory, const char *file, JournalKind kind, JsonParser *parser,
+                             JsonObject *record)
+{
+        g_autofree char *late = late_name(file);
+        const char *why;
+        JsonObject *newer = read_record(directory, late, kind, parser, &why);
+
+        return newer && json_integer(newer, "sequence") > json_integer(record, "sequence") ? newer : NULL;
 }
 
 void journal_read(Journal *journal, JournalKind kind,
@@ -368,9 +404,15 @@ void journal_read(Journal *journal, JournalKind kind,
                 const char *file = files->pdata[i], *why = "it makes no sense";
                 g_autofree char *name = g_strndup(file, strlen(file) - strlen(SUFFIX));
                 g_autoptr(JsonParser) parser = json_parser_new_immutable();
+                g_autoptr(JsonParser) late_parser = json_parser_new_immutable();
                 JsonObject *record = read_record(journal->kinds[kind], file, kind, parser, &why);
+                JsonObject *late =
+                        record ? read_late(journal->kinds[kind], file, kind, late_parser, record) : NULL;
 
-                if (record && each(name, record, data))
+                if (record)
+                        journal->sequence =
+                                MAX(journal->sequence, json_integer(late ? late : record, "sequence"));
+                if ((late && each(name, late, data)) || (record && each(name, record, data)))
                         continue;
                 g_autofree char *aside = set_aside(journal->kinds[kind], file);
                 g_autofree char *full = g_build_filename(path, aside, NULL);

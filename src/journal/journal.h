@@ -6,22 +6,26 @@
 /* The durable record: what the service knows after any end of its own, of QEMU, or of the machine.
  *
  * ONE FILE each: `jobs/ID.json` for a job, `domains/NAME.json` for a domain, a JSON object with `version`
- * (JOURNAL_VERSION) and `kind`. It is written whole under a temporary name, synced, renamed over the old
- * one, and the directory is synced: after a crash there is the old record or the new one. What is asked for
- * one record happens in the order of asking, in a worker thread; the main loop never waits for a disk.
+ * (JOURNAL_VERSION), `kind` and `sequence`. It is written whole under a temporary name, synced, renamed over
+ * the old one, and the directory is synced: after a crash there is the old record or the new one. What is
+ * asked for one record happens in the order of asking, in a worker thread; the main loop never waits for a
+ * disk.
+ *
+ * What need not outlive the machine is not synced, and stands beside it as `ID.json.late`: it counts if it
+ * is whole and has the higher sequence, and it never takes the place of what was synced.
  *
  * WHAT IS RECORDED OF A JOB, AND WHEN (the steps are those of src/job/; members in src/job/record.c)
  *
  *   record-intent     synced   before QEMU is sent anything: ids, nodes and images, which QEMU process.
  *                              Dead from here on: QEMU's job list tells whether it has the job.
- *   record-accepted   renamed  QEMU has the job. Says no more than QEMU itself does, hence not synced: a
- *                              machine that loses power loses its QEMU as well.
- *   say-ready         renamed  for the property ReadyTime alone.
+ *   record-accepted   late     QEMU has the job, and somebody may have been told of it. After a loss of
+ *                              power that is taken for granted, and the job is lost.
+ *   say-ready         late     for the property ReadyTime alone.
  *   record-decision   synced   "decision": what the caller asked for, before QEMU is asked. To keep or to
  *                              cancel changes nothing about the disk and goes on without the record.
  *   record-target     synced   "disk-is": "target", at PENDING, where QEMU holds the guest and both images
  *                              are equal; only then job-finalize. THIS MOMENT IS THE PIVOT: with QEMU gone,
- *                              before it the source is the disk, after it the target. "source" is renamed
+ *                              before it the source is the disk, after it the target. "source" is late
  *                              only: it is what the lack of a record says too.
  *   record-outcome    synced   "result", after QEMU's graph was looked at and what a job wrote was flushed;
  *                              before anything is removed in QEMU or on disk, and before anybody is told.
@@ -52,8 +56,8 @@ typedef enum { JOURNAL_JOBS, JOURNAL_DOMAINS } JournalKind;
 
 typedef enum {
         JOURNAL_SYNCED,   /* on stable storage when `done` is called */
-        JOURNAL_RENAMED,  /* survives the end of this process, not that of the machine */
-        JOURNAL_PREPARED, /* not in place before journal_commit(), and then as JOURNAL_RENAMED */
+        JOURNAL_LATE,     /* survives the end of this process, not that of the machine */
+        JOURNAL_PREPARED, /* not in place before journal_commit(), and then as JOURNAL_LATE */
 } JournalDurability;
 
 typedef struct Journal Journal;

@@ -52,8 +52,6 @@ class Kind(NamedTuple):
     def ends_by_hand(self):
         return self.two_phases and "auto" not in self.values
 
-    pivots_by_hand = ends_by_hand
-
     @property
     def ending(self):
         """The method that ends it, where it is ended by hand."""

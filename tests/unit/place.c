@@ -97,16 +97,26 @@ Tagged *tag(Place *place, const char *text)
         return tagged;
 }
 
+static void put_record(Place *place, JournalKind kind, const char *name, const char *text,
+                       JournalDurability durability)
+{
+        journal_write(place->journal, kind, name, json_make("s:text", text, NULL), durability, on_done,
+                      tag(place, text));
+}
+
 void write_record(Place *place, JournalKind kind, const char *name, const char *text)
 {
-        journal_write(place->journal, kind, name, json_make("s:text", text, NULL), JOURNAL_SYNCED, on_done,
-                      tag(place, text));
+        put_record(place, kind, name, text, JOURNAL_SYNCED);
+}
+
+void write_late_record(Place *place, JournalKind kind, const char *name, const char *text)
+{
+        put_record(place, kind, name, text, JOURNAL_LATE);
 }
 
 void prepare_record(Place *place, JournalKind kind, const char *name, const char *text)
 {
-        journal_write(place->journal, kind, name, json_make("s:text", text, NULL), JOURNAL_PREPARED, on_done,
-                      tag(place, text));
+        put_record(place, kind, name, text, JOURNAL_PREPARED);
 }
 
 static gboolean each(const char *name, JsonObject *record, gpointer data)

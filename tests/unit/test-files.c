@@ -6,6 +6,7 @@
 
 #include <glib/gstdio.h>
 
+#include "base/boot.h"
 #include "base/error.h"
 #include "job/files.h"
 
@@ -44,6 +45,7 @@ static void set_up(Tree *tree, gconstpointer data)
         g_assert_no_errno(symlink("../other", way));
         tree->through = g_build_filename(way, "c", NULL);
         tree->job = job_new(&driver, "vm", "vda", "vda");
+        tree->job->instance = g_strdup_printf("%s/1-1", boot_id());
 }
 
 static void remove_tree(const char *path)

@@ -34,7 +34,7 @@ static void write_and_read(Place *place, gconstpointer data)
         expect_lines(place, "done one");
         expect_files(place, "jobs", "a1.json");
         g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-        g_assert_cmpstr(text, ==, "{\"text\":\"one\",\"version\":1,\"kind\":\"jobs\"}");
+        g_assert_cmpstr(text, ==, "{\"text\":\"one\",\"version\":1,\"kind\":\"jobs\",\"sequence\":1}");
         g_assert_no_errno(stat(path, &st));
         g_assert_cmpuint(st.st_mode & 0777, ==, 0600);
 
@@ -53,7 +53,7 @@ static void prepared(Place *place, gconstpointer data)
         expect_lines(place, "done old\ndone new");
         expect_files(place, "jobs", ".a1.json.new a1.json");
         g_assert_true(journal_commit(place->journal, JOURNAL_JOBS, "a1"));
-        expect_files(place, "jobs", "a1.json");
+        expect_files(place, "jobs", "a1.json a1.json.late");
         g_assert_false(journal_commit(place->journal, JOURNAL_JOBS, "a1"));
         read_records(place, JOURNAL_JOBS);
         expect_lines(place, "record a1 new");
@@ -64,7 +64,64 @@ static void prepared(Place *place, gconstpointer data)
         expect_lines(place, "done newer");
         read_records(place, JOURNAL_JOBS);
         expect_lines(place, "record a1 new");
+        expect_files(place, "jobs", "a1.json a1.json.late");
+}
+
+static void late(Place *place, gconstpointer data)
+{
+        static const char whole[] = "{\"version\": 1, \"kind\": \"jobs\", \"text\": \"?\", \"sequence\": 1}";
+        static const char *const bad[] = { "", "{\"version\": 1, \"kin",
+                                           "{\"version\": 2, \"sequence\": 99}", whole };
+
+        (void) data;
+        write_record(place, JOURNAL_JOBS, "a1", "old");
+        write_record(place, JOURNAL_JOBS, "a1", "synced");
+        write_late_record(place, JOURNAL_JOBS, "a1", "late");
+        wait_idle(place);
+        expect_lines(place, "done old\ndone synced\ndone late");
+        expect_files(place, "jobs", "a1.json a1.json.late");
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "record a1 late");
+
+        /* torn, of a newer service, older: the synced one counts, and nobody is told */
+        for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+                put_file(place, "jobs/a1.json.late", bad[i], strlen(bad[i]));
+                read_records(place, JOURNAL_JOBS);
+                expect_lines(place, "record a1 synced");
+        }
+
+        write_record(place, JOURNAL_JOBS, "a1", "synced again");
+        wait_idle(place);
+        expect_lines(place, "done synced again");
         expect_files(place, "jobs", "a1.json");
+
+        /* a removal that was cut short */
+        put_file(place, "jobs/b1.json.late", whole, strlen(whole));
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "record a1 synced again");
+        expect_files(place, "jobs", "a1.json");
+        write_late_record(place, JOURNAL_JOBS, "a1", "late again");
+        wait_idle(place);
+        journal_remove(place->journal, JOURNAL_JOBS, "a1", NULL, NULL);
+        wait_idle(place);
+        expect_files(place, "jobs", "");
+        expect_lines(place, "done late again");
+}
+
+/* What an earlier service wrote late counts for less than what a later one syncs. */
+static void sequence_goes_on(Place *place, gconstpointer data)
+{
+        (void) data;
+        write_record(place, JOURNAL_JOBS, "a1", "one");
+        write_late_record(place, JOURNAL_JOBS, "a1", "two");
+        wait_idle(place);
+        journal_close(place->journal);
+        place->journal = open_journal(place->directory);
+        read_records(place, JOURNAL_JOBS);
+        write_late_record(place, JOURNAL_JOBS, "a1", "three");
+        wait_idle(place);
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "done one\ndone three\ndone two\nrecord a1 three\nrecord a1 two");
 }
 
 static void directories_are_private(Place *place, gconstpointer data)
@@ -94,7 +151,7 @@ static void order_in_one_record(Place *place, gconstpointer data)
                         journal_remove(place->journal, JOURNAL_JOBS, "a", on_done, tag(place, text));
                 else
                         journal_write(place->journal, JOURNAL_JOBS, "a", json_make("s:text", text, NULL),
-                                      i % 2 ? JOURNAL_SYNCED : JOURNAL_RENAMED, on_done, tag(place, text));
+                                      i % 2 ? JOURNAL_SYNCED : JOURNAL_LATE, on_done, tag(place, text));
                 g_string_append_printf(wanted, "%sdone w%d", i ? "\n" : "", i);
         }
         wait_idle(place);
@@ -113,7 +170,7 @@ static void many_records(Place *place, gconstpointer data)
         for (int i = 0; i < 100; i++) {
                 g_autofree char *name = g_strdup_printf("j%d", i);
                 journal_write(place->journal, JOURNAL_JOBS, name, json_make("s:text", name, NULL),
-                              JOURNAL_RENAMED, NULL, NULL);
+                              JOURNAL_SYNCED, NULL, NULL);
         }
         wait_idle(place);
         sort_lines(place);
@@ -342,6 +399,8 @@ int main(int argc, char **argv)
         g_test_add("/journal/" name, Place, NULL, place_set_up, function, place_tear_down)
         ADD("write-and-read", write_and_read);
         ADD("prepared", prepared);
+        ADD("late", late);
+        ADD("sequence", sequence_goes_on);
         ADD("private", directories_are_private);
         ADD("order", order_in_one_record);
         ADD("many", many_records);
