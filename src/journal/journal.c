@@ -342,12 +342,15 @@ static JsonObject *read_record(int directory, const char *file, JournalKind kind
 static char *set_aside(int directory, const char *file)
 {
         g_autofree char *first = g_strconcat(file, ASIDE, NULL), *name = g_strdup(first);
+        g_autofree char *late = late_name(file), *late_aside = NULL;
 
         for (guint i = 2; faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0; i++) {
                 g_free(name);
                 name = g_strdup_printf("%s-%u", first, i);
         }
         renameat(directory, file, directory, name);
+        late_aside = late_name(name);
+        renameat(directory, late, directory, late_aside);
         return g_steal_pointer(&name);
 }
 

@@ -125,13 +125,15 @@ static void damaged_again(Place *place, gconstpointer data)
         g_assert_true(journal_has_set_aside(place->journal, JOURNAL_JOBS, "a"));
         g_assert_false(journal_has_set_aside(place->journal, JOURNAL_DOMAINS, "a"));
         put_file(place, "jobs/a.json", "two", 3);
+        put_file(place, "jobs/a.json.late", "late", 4);
         read_records(place, JOURNAL_JOBS);
         put_file(place, "jobs/a.json", "three", 5);
         read_records(place, JOURNAL_JOBS);
         expect_lines(place, "damaged jobs/a.json.damaged-2: it is no JSON object\n"
                             "damaged jobs/a.json.damaged-3: it is no JSON object\n"
                             "damaged jobs/a.json.damaged: it is no JSON object");
-        expect_files(place, "jobs", "a.json.damaged a.json.damaged-2 a.json.damaged-3");
+        expect_files(place, "jobs",
+                     "a.json.damaged a.json.damaged-2 a.json.damaged-2.late a.json.damaged-3");
         g_autofree char *path = path_of(place, "jobs/a.json.damaged");
         g_autofree char *text = NULL;
         g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
