@@ -142,5 +142,5 @@ const JobDriver backup_driver = {
         .steps = steps,
         .undo = target_undo,
         .check = target_check,
-        .tidy = target_close,
+        .leave = target_leave,
 };

@@ -216,10 +216,14 @@ static void start_run(Job *job)
 
 /* ---- tidy: as long as the merged layers are there, the next job on the disk is refused ---- */
 
-static void tidy(Job *job)
+static void leave(Job *job)
 {
         if (job->driver->is_in_graph(job))
-                nodes_remove_unused(job);
+                nodes_leave_source(job);
+}
+
+static void tidy(Job *job)
+{
         if (job->target_was_read_only && (job->record.result != RESULT_COMPLETED || !job->driver->two_phase))
                 nodes_reopen_read_only(job, job->target_node);
 }
@@ -348,6 +352,7 @@ const JobDriver active_commit_driver = {
         .steps = active_steps,
         .check = check,
         .is_in_graph = two_phase_is_in_graph,
+        .leave = leave,
         .tidy = tidy,
 };
 
@@ -358,5 +363,6 @@ const JobDriver commit_driver = {
         .steps = steps,
         .check = check,
         .is_in_graph = single_phase_is_in_graph,
+        .leave = leave,
         .tidy = tidy,
 };

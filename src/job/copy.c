@@ -209,14 +209,14 @@ static void attach_chain_run(Job *job)
 
 /* ---- tidy: one of the two is nobody's any more ---- */
 
-static void tidy(Job *job)
+static void leave(Job *job)
 {
         if (job->record.result == RESULT_COMPLETED)
-                nodes_remove_unused(job);
+                nodes_leave_source(job);
         else {
-                target_close(job);
+                target_leave(job);
                 if (has_chain_of_its_own(job))
-                        nodes_remove(job, job->end_node);
+                        nodes_leave(job, job->end_node);
         }
 }
 
@@ -263,5 +263,5 @@ const JobDriver copy_driver = {
         .undo = target_undo,
         .check = check,
         .is_in_graph = two_phase_is_in_graph,
-        .tidy = tidy,
+        .leave = leave,
 };

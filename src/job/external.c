@@ -135,12 +135,14 @@ static StepState dismiss_state(const Job *job)
 }
 
 /* The image that a copy or a backup wrote into. */
-static void tidy(Job *job)
+static void leave(Job *job)
 {
-        g_autofree char *target = g_strdup_printf("bj-%s-t", job_id_in(job->qemu_id));
+        g_autofree char *target = NULL;
 
-        if (!job->driver->is_in_graph || !job->driver->is_in_graph(job))
-                nodes_remove(job, target);
+        if (!job->orphan || (job->driver->is_in_graph && job->driver->is_in_graph(job)))
+                return;
+        target = g_strdup_printf("bj-%s-t", job_id_in(job->qemu_id));
+        nodes_leave(job, target);
 }
 
 static const JobStep steps[] = {
@@ -162,12 +164,12 @@ static const JobStep steps[] = {
         {                                                                                                  \
                 .name = "external-" type_name, .type = type_name, .kind = "", .mode = "background",        \
                 .two_phase = TRUE, .external = TRUE, .steps = steps, .is_in_graph = two_phase_is_in_graph, \
-                .tidy = tidy,                                                                              \
+                .leave = leave,                                                                            \
         }
 #define SINGLE_PHASE(type_name)                                                                 \
         {                                                                                       \
                 .name = "external-" type_name, .type = type_name, .kind = "", .external = TRUE, \
-                .steps = steps, .tidy = tidy,                                                   \
+                .steps = steps, .leave = leave,                                                 \
         }
 
 const JobDriver external_drivers[N_EXTERNAL] = {

@@ -135,6 +135,7 @@ void job_unref(Job *job)
         g_clear_pointer(&job->options, g_ptr_array_unref);
         g_clear_pointer(&job->stale, g_ptr_array_unref);
         g_clear_pointer(&job->images, g_ptr_array_unref);
+        g_clear_pointer(&job->unused, g_ptr_array_unref);
         g_clear_pointer(&job->image, new_image_free);
         GError **errors[] = { &job->refusal, &job->start_error, &job->part_error };
         for (guint i = 0; i < G_N_ELEMENTS(errors); i++)

@@ -107,7 +107,9 @@ typedef struct {
         gboolean (*check)(const Job *job, GError **error);
         /* Whether QEMU's graph shows that the job did what it is for; NULL: the graph does not show it. */
         gboolean (*is_in_graph)(const Job *job);
-        /* Sends what is to be done in QEMU after the job's end, by nodes_command(). */
+        /* Names what it leaves in QEMU without a use, by nodes_leave(); NULL: nothing. */
+        void (*leave)(Job *job);
+        /* Sends what else is to be done in QEMU after the job's end, by nodes_command(). */
         void (*tidy)(Job *job);
 } JobDriver;
 
@@ -187,6 +189,7 @@ struct Job {
         char *backing; /* to be written into header_node's header; of a copy: see copy.c */
         char *backing_format;
         GPtrArray *stale;  /* FileIdentity, that the option "delete" removes; NULL = none */
+        GPtrArray *unused; /* names of nodes, and /dev/fdset/N, that are to be removed from QEMU */
         GPtrArray *images; /* FileIdentity: of what it reads and writes, as far as that was seen */
         gboolean target_was_read_only;
         gboolean recovered; /* an earlier run of the service began it */

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/test-point.h"
 #include "job/files.h"
+#include "job/nodes.h"
 
 #define RETRY_MILLISECONDS 1000
 
@@ -372,6 +373,7 @@ static void on_outcome_recorded(const GError *error, gpointer data)
 
 void record_outcome_run(Job *job)
 {
+        nodes_list_unused(job);
         job_write(job, JOURNAL_SYNCED, on_outcome_recorded);
 }
 

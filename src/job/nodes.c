@@ -39,11 +39,14 @@ static void on_tidy_looked(Job *job, const GError *error)
 {
         /* Something else holds the old layers, an export perhaps: the next job on the disk may be refused.
          */
-        if (!error && job->record.result == RESULT_COMPLETED && job->driver->is_in_graph &&
-            g_strcmp0(job->source_node, job->end_node) != 0 &&
-            graph_node(job->host->graph, job->source_node))
-                leave_behind(job, g_strdup_printf("node '%s' ('%s') is still in use in QEMU",
-                                                  job->source_node, job->source));
+        for (guint i = 0; !error && job->unused && i < job->unused->len; i++) {
+                const GraphNode *node = graph_node(job->host->graph, job->unused->pdata[i]);
+
+                if (!node || job->left_behind)
+                        continue;
+                leave_behind(job, g_strdup_printf("node '%s' ('%s') is still in use in QEMU", node->name,
+                                                  graph_source(node)));
+        }
         job->tidied = error == NULL;
         job_step_end(job);
 }
@@ -76,45 +79,61 @@ void nodes_command(Job *job, const char *command, JsonObject *arguments)
         job_execute(job, command, arguments, on_tidy_reply);
 }
 
+/* A service that died here may have had a part of it done: each is removed that is still there. */
+static void remove_unused(Job *job)
+{
+        int fdset;
+
+        for (guint i = 0; job->unused && i < job->unused->len; i++) {
+                const char *name = job->unused->pdata[i];
+
+                if (sscanf(name, "/dev/fdset/%d", &fdset) == 1)
+                        nodes_command(job, "remove-fd", json_make("i:fdset-id", (gint64) fdset, NULL));
+                else if (graph_node(job->host->graph, name))
+                        nodes_command(job, "blockdev-del", json_make("s:node-name", name, NULL));
+        }
+}
+
 void nodes_tidy_run(Job *job)
 {
         job->cut_off = job->look_again = FALSE;
         job->under_way = 1; /* the step itself, so that it ends once */
         if (job->status == STATUS_CONCLUDED)
                 nodes_command(job, "job-dismiss", json_make("s:id", job->qemu_id, NULL));
+        remove_unused(job);
         if (job->driver->tidy)
                 job->driver->tidy(job);
         on_tidy_reply(NULL, NULL, job);
 }
 
-/* Nodes that QEMU named by itself go with their parents. */
-static void remove_node(Job *job, const GraphNode *node)
-{
-        int fdset;
+/* ---- what is to be removed ---- */
 
+/* Nodes that QEMU named by itself go with their parents. */
+static void leave_node(Job *job, const GraphNode *node)
+{
         if (node->name[0] != '#')
-                nodes_command(job, "blockdev-del", json_make("s:node-name", node->name, NULL));
+                g_ptr_array_add(job->unused, g_strdup(node->name));
         /* A descriptor that a job passed to QEMU: it has a name of its own. */
         if (node->path != node->file && !graph_child(node, "file") &&
-            sscanf(node->file, "/dev/fdset/%d", &fdset) == 1)
-                nodes_command(job, "remove-fd", json_make("i:fdset-id", (gint64) fdset, NULL));
+            g_str_has_prefix(node->file, "/dev/fdset/"))
+                g_ptr_array_add(job->unused, g_strdup(node->file));
         for (guint i = 0; i < node->edges->len; i++) {
                 const GraphEdge *edge = &g_array_index(node->edges, GraphEdge, i);
 
                 if (strcmp(edge->name, "backing") != 0 && edge->child->parents == 1)
-                        remove_node(job, edge->child);
+                        leave_node(job, edge->child);
         }
 }
 
-void nodes_remove(Job *job, const char *name)
+void nodes_leave(Job *job, const char *name)
 {
         const GraphNode *node = graph_node(job->host->graph, name);
 
         if (node)
-                remove_node(job, node);
+                leave_node(job, node);
 }
 
-void nodes_remove_unused(Job *job)
+void nodes_leave_source(Job *job)
 {
         const GraphNode *node = graph_node(job->host->graph, job->source_node);
 
@@ -125,11 +144,20 @@ void nodes_remove_unused(Job *job)
 
                 /* What a filter stands on is a layer of its own. */
                 if (graph_is_filter(node))
-                        nodes_command(job, "blockdev-del", json_make("s:node-name", node->name, NULL));
+                        g_ptr_array_add(job->unused, g_strdup(node->name));
                 else
-                        remove_node(job, node);
+                        leave_node(job, node);
                 node = below;
         }
+}
+
+void nodes_list_unused(Job *job)
+{
+        if (job->unused)
+                return;
+        job->unused = g_ptr_array_new_with_free_func(g_free);
+        if (job->driver->leave && !job->gone && job->host->graph)
+                job->driver->leave(job);
 }
 
 /* QEMU 7.2 leaves a base writable, and so locked, after a commit that did not pivot. Options that are left

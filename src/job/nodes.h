@@ -5,17 +5,22 @@
 
 /* What jobs do with nodes of QEMU's graph when their work is over, and flushing. */
 
-/* "tidy": dismisses the job in QEMU and does what its driver has to do; due when the outcome is recorded. */
+/* "tidy": dismisses the job in QEMU, removes the nodes of job->unused and does what else its driver has to
+ * do; due when the outcome is recorded. */
 StepState nodes_tidy_state(const Job *job);
 void nodes_tidy_run(Job *job);
 
 /* For the driver's `tidy`: a command whose failure shows in the graph, which is then looked at. */
 void nodes_command(Job *job, const char *command, JsonObject *arguments);
-/* The same for nodes that the job has left without a use: from source_node down to end_node. As long as they
- * are there, their images are locked, and the next job on the disk is refused. */
-void nodes_remove_unused(Job *job);
-/* The node of that name and what it alone stores its data in; nothing where there is none. */
-void nodes_remove(Job *job, const char *name);
+
+/* Makes job->unused, for the record of the outcome: once the first of these nodes are removed, the graph
+ * does not lead to the others any more. As long as they are there, their images are locked, and the next job
+ * on the disk is refused. */
+void nodes_list_unused(Job *job);
+/* For the driver's `leave`: those from source_node down to end_node. */
+void nodes_leave_source(Job *job);
+/* The same for the node of that name and what it alone stores its data in; nothing where there is none. */
+void nodes_leave(Job *job, const char *name);
 /* The node is only read from now on; nothing where it is so already. */
 void nodes_reopen_read_only(Job *job, const char *name);
 

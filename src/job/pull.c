@@ -95,10 +95,14 @@ static void start_run(Job *job)
         start_command(job, "block-stream", arguments);
 }
 
-static void tidy(Job *job)
+static void leave(Job *job)
 {
         if (job->driver->is_in_graph(job))
-                nodes_remove_unused(job);
+                nodes_leave_source(job);
+}
+
+static void tidy(Job *job)
+{
         if (job->target_was_read_only)
                 nodes_reopen_read_only(job, job->target_node);
 }
@@ -134,5 +138,6 @@ const JobDriver pull_driver = {
         .steps = steps,
         .check = check,
         .is_in_graph = single_phase_is_in_graph,
+        .leave = leave,
         .tidy = tidy,
 };

@@ -73,6 +73,27 @@ static gint64 *number_of(const Job *job, guint i)
         return G_STRUCT_MEMBER_P(job, numbers[i].offset);
 }
 
+static JsonArray *names_to_json(const GPtrArray *names)
+{
+        JsonArray *array = json_array_new();
+
+        for (guint i = 0; i < names->len; i++)
+                json_array_add_string_element(array, names->pdata[i]);
+        return array;
+}
+
+static GPtrArray *names_from_json(JsonArray *array)
+{
+        GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+
+        for (guint i = 0; i < json_array_get_length(array); i++) {
+                const char *name = json_node_get_string(json_array_get_element(array, i));
+                if (name)
+                        g_ptr_array_add(names, g_strdup(name));
+        }
+        return names;
+}
+
 JsonObject *job_to_json(const Job *job)
 {
         JsonObject *record = json_make(
@@ -92,6 +113,8 @@ JsonObject *job_to_json(const Job *job)
                 json_object_set_array_member(record, "stale", files_to_json(job->stale));
         if (job->images)
                 json_object_set_array_member(record, "images", files_to_json(job->images));
+        if (job->unused)
+                json_object_set_array_member(record, "unused", names_to_json(job->unused));
         return record;
 }
 
@@ -150,6 +173,8 @@ Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *d
                 job->stale = files_from_json(json_array(record, "stale"));
         if (json_array(record, "images"))
                 job->images = files_from_json(json_array(record, "images"));
+        if (json_array(record, "unused"))
+                job->unused = names_from_json(json_array(record, "unused"));
         job->recovered = TRUE;
         job->target_was_read_only = json_boolean(record, "target-was-read-only");
         job->orphan = json_boolean(record, "orphan");

@@ -414,7 +414,7 @@ const JobStep target_undo[] = {
         { NULL, NULL, NULL },
 };
 
-void target_close(Job *job)
+void target_leave(Job *job)
 {
-        nodes_remove(job, job->target_node);
+        nodes_leave(job, job->target_node);
 }

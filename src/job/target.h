@@ -57,5 +57,5 @@ void remove_file_run(Job *job);
 /* All options of its format node, but for `backing`; `direct`: past the host's page cache. */
 JsonObject *target_options(const Job *job, gboolean direct);
 
-/* For a driver's `tidy`: closes the image. */
-void target_close(Job *job);
+/* For a driver's `leave`: the image is to be closed. */
+void target_leave(Job *job);

@@ -6,12 +6,13 @@ nobody can know of leaves nothing in QEMU. Either way the disk takes the next jo
 test_service_killed.py, and so has the snapshot, test_snapshot.py.
 """
 
+import json
 import os
 
 import pytest
 
 from kit import images
-from kit.bus import options
+from kit.bus import ROOT, options
 from kit.crash_walk import KINDS, SIZE, SLOW, UNDECIDED, Walk, steps_of, tables
 from kit.faults import orphans
 from kit.images import KIB, MIB
@@ -170,6 +171,32 @@ def test_killed_in_a_snapshot_that_failed(lab):
     lab.service.start()
     walk.assert_never_began()
     walk.assert_next()
+
+
+@pytest.mark.parametrize("kind", ["active-commit", "commit", "copy", "kept-copy", "pull", "backup"])
+def test_killed_in_the_middle_of_tidying(lab, kind):
+    """A part of the commands was carried out: what hangs on the nodes that went must not stay for good."""
+    walk = Walk(lab, kind, "tidy")
+    walk.run_until_death()
+    with open(record_of(lab, walk)) as file:
+        first, *others = json.load(file)["unused"]
+    assert others
+    for concluded in walk.machine.jobs():
+        walk.machine.qmp.execute("job-dismiss", id=concluded)
+    walk.machine.qmp.execute("blockdev-del", node_name=first)
+    lab.service.start()
+    job = walk.job_after_the_restart()
+    job.wait_completed(walk.kind.result)
+    assert not set(others) & set(walk.machine.nodes())
+    walk.assert_result(job)
+    walk.assert_next()
+    walk.assert_written()
+
+
+def record_of(lab, walk):
+    """The file of the one job that a dead service was told of."""
+    path = lab.client.heard(ROOT, "JobNew", walk.position)[-1].arguments[1]
+    return f"{lab.service.state_directory}/jobs/{os.path.basename(path)}.json"
 
 
 # Descriptors: QEMU keeps what it was passed until it is told otherwise.
