@@ -93,6 +93,7 @@ struct Domain {
         guint pid_watch, retry, retry_delay, poll;
         gint64 connected_at; /* monotonic µs */
         gboolean poll_under_way;
+        enum { STATUS_NOT_ASKED, STATUS_ASKED, STATUS_ASKED_IN_VAIN } status; /* query-status, for events */
         gboolean lost;       /* it was said that the connection is gone */
         DomainDone attached; /* while its first connection is made */
         gpointer attached_data;

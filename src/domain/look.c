@@ -283,18 +283,38 @@ static void ignore_look(Domain *domain, const GError *error, gpointer data)
         (void) data;
 }
 
+static void query_status(Domain *domain);
+
 static void on_queried_status(JsonNode *result, const GError *error, gpointer data)
 {
         g_autoptr(Domain) domain = data;
+        gboolean again = domain->status == STATUS_ASKED_IN_VAIN;
 
         (void) error;
+        domain->status = STATUS_NOT_ASKED;
         set_run_state(domain, result);
+        if (again)
+                query_status(domain);
 }
 
+/* One question at a time, however many events come: a QEMU that does not read is not to fill our memory. */
 static void query_status(Domain *domain)
 {
-        if (domain->host.qmp && domain->host.capabilities->has[CAPABILITY_RUN_STATE])
-                qmp_execute(domain->host.qmp, "query-status", NULL, on_queried_status, domain_ref(domain));
+        if (!domain->host.qmp || !domain->host.capabilities->has[CAPABILITY_RUN_STATE])
+                return;
+        if (domain->status != STATUS_NOT_ASKED) {
+                domain->status = STATUS_ASKED_IN_VAIN;
+                return;
+        }
+        domain->status = STATUS_ASKED;
+        qmp_execute(domain->host.qmp, "query-status", NULL, on_queried_status, domain_ref(domain));
+}
+
+/* Whoever waits for the next look will do as well. */
+static void look_soon(Domain *domain)
+{
+        if (!domain->look_next)
+                domain_look_then(domain, ignore_look, NULL);
 }
 
 static void on_block_jobs(JsonNode *result, const GError *error, gpointer data)
@@ -370,7 +390,7 @@ static void handle_status_event(Domain *domain, JsonObject *data, gint64 when)
                         g_hash_table_add(domain->begun, g_strdup(id));
                 else
                         g_hash_table_remove(domain->begun, id);
-                domain_look_then(domain, ignore_look, NULL);
+                look_soon(domain);
         }
 }
 
@@ -434,7 +454,7 @@ static void handle_graph_event(Domain *domain, JsonObject *data, gint64 when)
 {
         (void) data;
         (void) when;
-        domain_look_then(domain, ignore_look, NULL);
+        look_soon(domain);
 }
 
 static const struct {

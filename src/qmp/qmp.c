@@ -8,14 +8,16 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <gio/gio.h>
 #include <gio/gunixsocketaddress.h>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "qmp/output.h"
 
-#define READ_SIZE (64 * 1024)
-#define NESTING_MAX 1000 /* query-block nests a backing chain, one or two levels a layer */
+#define READ_SIZE (8 * 1024)  /* in one turn of the main loop: what one QEMU says delays no other */
+#define LONG_LINE (32 * 1024) /* and more is parsed in a worker thread */
+#define NESTING_MAX 1000      /* query-block nests a backing chain, one or two levels a layer */
 
 typedef enum { STAGE_GREETING, STAGE_NEGOTIATING, STAGE_READY, STAGE_CLOSED } Stage;
 
@@ -290,21 +292,27 @@ static gboolean handle_message(QmpConnection *connection, JsonObject *message)
         return TRUE;
 }
 
+static gboolean parse_line(JsonParser *parser, const char *line, gsize length)
+{
+        while (length > 0 && g_ascii_isspace(line[length - 1]))
+                length--;
+        return length == 0 || (json_is_shallow(line, length, NESTING_MAX) &&
+                               json_parser_load_from_data(parser, line, (gssize) length, NULL));
+}
+
+static gboolean handle_parsed(QmpConnection *connection, JsonParser *parser)
+{
+        JsonNode *root = json_parser_get_root(parser);
+
+        return !root ||
+               (JSON_NODE_HOLDS_OBJECT(root) && handle_message(connection, json_node_get_object(root)));
+}
+
 static gboolean handle_line(QmpConnection *connection, const char *line, gsize length)
 {
         g_autoptr(JsonParser) parser = json_parser_new_immutable();
-        JsonNode *root;
 
-        while (length > 0 && g_ascii_isspace(line[length - 1]))
-                length--;
-        if (length == 0)
-                return TRUE;
-        if (!json_is_shallow(line, length, NESTING_MAX) ||
-            !json_parser_load_from_data(parser, line, (gssize) length, NULL))
-                return FALSE;
-        root = json_parser_get_root(parser);
-        return root && JSON_NODE_HOLDS_OBJECT(root) &&
-               handle_message(connection, json_node_get_object(root));
+        return parse_line(parser, line, length) && handle_parsed(connection, parser);
 }
 
 static void lose_garbage(QmpConnection *connection, const char *line, gsize length)
@@ -318,6 +326,64 @@ static void lose_garbage(QmpConnection *connection, const char *line, gsize leng
                                      "%s does not speak QMP: it sent \"%s\"", connection->name, shown));
 }
 
+typedef struct {
+        QmpConnection *connection;
+        JsonParser *parser;
+        char *line;
+        gsize length;
+} LongLine;
+
+static void long_line_free(gpointer data)
+{
+        LongLine *line = data;
+
+        g_object_unref(line->parser);
+        g_free(line->line);
+        g_free(line);
+}
+
+static void parse_thread(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+{
+        LongLine *line = data;
+
+        (void) source;
+        (void) cancellable;
+        g_task_return_boolean(task, parse_line(line->parser, line->line, line->length));
+}
+
+static void handle_input(QmpConnection *connection);
+static void start_reading(QmpConnection *connection);
+
+static void on_long_line_parsed(GObject *source, GAsyncResult *result, gpointer data)
+{
+        LongLine *line = g_task_get_task_data(G_TASK(result));
+        QmpConnection *connection = data;
+        gboolean parsed = g_task_propagate_boolean(G_TASK(result), NULL);
+
+        (void) source;
+        if (connection->stage != STAGE_CLOSED) {
+                start_reading(connection);
+                if (parsed && handle_parsed(connection, line->parser))
+                        handle_input(connection);
+                else if (connection->stage != STAGE_CLOSED)
+                        lose_garbage(connection, line->line, line->length);
+        }
+        release(connection);
+}
+
+/* It holds up this connection, and nobody else. What comes behind it is not read before. */
+static void parse_long_line(QmpConnection *connection, const char *text, gsize length)
+{
+        LongLine *line = g_new(LongLine, 1);
+        g_autoptr(GTask) task = g_task_new(NULL, NULL, on_long_line_parsed, connection);
+
+        hold(connection);
+        *line = (LongLine){ connection, json_parser_new_immutable(), g_strndup(text, length), length };
+        g_task_set_task_data(task, line, long_line_free);
+        clear_source(&connection->readable);
+        g_task_run_in_thread(task, parse_thread);
+}
+
 static void handle_input(QmpConnection *connection)
 {
         gsize start = 0;
@@ -328,6 +394,12 @@ static void handle_input(QmpConnection *connection)
                              connection->input->len - connection->scanned))) {
                 gsize length = (gsize) (end - connection->input->str) - start;
 
+                if (length > LONG_LINE) {
+                        parse_long_line(connection, connection->input->str + start, length);
+                        g_string_erase(connection->input, 0, (gssize) (start + length + 1));
+                        connection->scanned = 0;
+                        return;
+                }
                 if (!handle_line(connection, connection->input->str + start, length)) {
                         if (connection->stage != STAGE_CLOSED)
                                 lose_garbage(connection, connection->input->str + start, length);
@@ -377,6 +449,13 @@ static gboolean on_readable(GSocket *socket, GIOCondition condition, gpointer da
         return G_SOURCE_CONTINUE;
 }
 
+static void start_reading(QmpConnection *connection)
+{
+        connection->readable = g_socket_create_source(connection->socket, G_IO_IN, NULL);
+        g_source_set_callback(connection->readable, G_SOURCE_FUNC(on_readable), connection, NULL);
+        g_source_attach(connection->readable, NULL);
+}
+
 QmpConnection *qmp_connection_new(const QmpHandlers *handlers, gpointer data)
 {
         QmpConnection *connection = g_new0(QmpConnection, 1);
@@ -401,9 +480,7 @@ static void start(QmpConnection *connection, GSocket *socket, const char *name)
                 connection->pid = (guint32) peer.pid;
         g_socket_set_blocking(socket, FALSE);
         connection->output = output_new(socket);
-        connection->readable = g_socket_create_source(socket, G_IO_IN, NULL);
-        g_source_set_callback(connection->readable, G_SOURCE_FUNC(on_readable), connection, NULL);
-        g_source_attach(connection->readable, NULL);
+        start_reading(connection);
         set_timer(connection, g_get_monotonic_time() + QMP_GREETING_SECONDS * G_USEC_PER_SEC);
 }
 

@@ -97,8 +97,7 @@ def orders():
     for kind in KINDS:
         table = steps_of(kind)
         for point in steps(kind):
-            ends = [end for end in table[table.index(point) + 1:] if end in AFTER_QEMU]
-            found += [(kind, point, end + behind) for end in ends for behind in ("", "+")]
+            found += [(kind, point, end) for end in table[table.index(point) + 1:] if end in AFTER_QEMU]
     return found
 
 

@@ -113,9 +113,12 @@ def endless_line(connection, peer):
         connection.sendall(b"x" * (1 << 20))
 
 
-def lines(connection):
+def lines(connection, ready=None):
+    """The messages that come; each read is after a call of ready()."""
     buffer = b""
     while True:
+        if ready:
+            ready()
         received = connection.recv(1 << 16)
         if not received:
             return

@@ -76,15 +76,16 @@ class Service:
         os.kill(self.pid(), signal.SIGTERM)
         self.wait_gone()
 
-    def launch(self, state_directory=None, **points):
+    def launch(self, state_directory=None, variables=None, **points):
         """Starts the daemon without waiting for anything; where it shall have a state of its own, on that.
 
-        points: stop_at, wait_at, trace and omit, as src/base/test-point.h has them.
+        variables: more for its environment. points: stop_at, wait_at, trace and omit, as src/base/test-point.h
+        has them.
         """
         self.disturbed = True
         self.points = {name: value for name, value in points.items() if value is not None}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(POINTS)}
-        environment |= {POINTS + name.upper(): value for name, value in self.points.items()}
+        environment |= {POINTS + name.upper(): value for name, value in self.points.items()} | (variables or {})
         command = os.environ["BLOCKJOBD"]
         if state_directory:
             command += f" --state-dir '{state_directory}'"
@@ -127,7 +128,7 @@ class Service:
     def _spawn(self, command, environment):
         # What the command says goes where the first daemon's output goes.
         with open(self.log.path or os.devnull, "ab") as output:
-            return subprocess.Popen(["/bin/sh", "-c", command], env=environment, stdin=subprocess.DEVNULL,
+            return subprocess.Popen(["/bin/sh", "-c", f"exec {command}"], env=environment, stdin=subprocess.DEVNULL,
                                     stdout=output, stderr=output, start_new_session=True)
 
     def ensure(self):

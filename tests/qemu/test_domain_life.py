@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What happens to a QEMU while it is attached: it dies, it ends, its disks come, change and go."""
 
-import os
 import threading
 
 from kit import images
@@ -156,23 +155,6 @@ def test_medium_that_comes_and_goes(lab):
     machine.qmp.execute("blockdev-remove-medium", id="cd")
     drive.wait("Source", "")
     assert drive["Chain"] == []
-
-
-def test_hung_qemu_delays_nobody_else(lab):
-    """A stopped process answers nothing; reads and other domains go on, and it is taken up again later."""
-    machine, chain, disk = lab.standard()
-    domain = lab.domain_of(machine)
-    os.kill(machine.process.pid, 19)  # SIGSTOP
-    try:
-        call = lab.client.call_later(domain.path, "Domain", "Resume")
-        other = lab.standard(images.two_layers(lab.directory, "other"))
-        other[2].commit(auto="pivot").wait_completed("completed")
-        assert disk["Source"] == chain.top.path
-        assert domain["Name"] == machine.name
-    finally:
-        os.kill(machine.process.pid, 18)  # SIGCONT
-    assert lab.client.wait_reply(call).kind == "reply"
-    domain.wait("State", "running")
 
 
 def test_many_domains_at_once(lab):
