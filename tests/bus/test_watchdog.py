@@ -16,9 +16,9 @@ from kit.neighbours import Neighbour, stopped
 from kit.waiting import DEADLINE, stays, wait_until
 
 # The one that the service is told; a ping is due every half of it.
-INTERVAL = 0.6
+INTERVAL = 1.2
 # For a busy machine. A supervisor would wait for another half interval before it acts.
-SLACK = 0.2
+SLACK = 0.5
 # As long a start may wait for QEMUs that do not answer.
 START_SECONDS = 3
 # As long a stop may wait for what holds a guest.
