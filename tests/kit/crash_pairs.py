@@ -211,7 +211,7 @@ class Pair(Walk):
         assert disk["chain"][0]["source"] == source.path
         # Through all the backing files that the headers name: none is missing.
         images.assert_contents(source, self.chain.contents[-1])
-        images.assert_sound(source)
+        images.assert_uncorrupted(source)
         if result == "completed" and self.kind.has_target and not self.kind.target_is_disk:
             images.assert_contents(images.Layer(self.target, "qcow2", SIZE), self.copied)
         if result != "completed":

@@ -154,6 +154,13 @@ def assert_sound(layer):
     run("qemu-img", "check", "-q", "-f", layer.format, layer.path)
 
 
+def assert_uncorrupted(layer):
+    """As assert_sound, but clusters that nothing refers to are no harm; a QEMU that had no end leaves them."""
+    done = subprocess.run(["qemu-img", "check", "-q", "-f", layer.format, layer.path], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    assert done.returncode in (0, 3), f"{layer.path}: {done.stdout}"
+
+
 def information(layer):
     return json.loads(run("qemu-img", "info", "-U", "-f", layer.format, "--output=json", layer.path))
 
