@@ -104,6 +104,8 @@ static void on_engine_started(gpointer data)
                 stop(daemon);
                 return;
         }
+        if (daemon->stopping)
+                return;
         log_recovered(daemon);
         r = sd_bus_request_name(daemon->service.bus, BUS_NAME, 0);
         if (r < 0) {

@@ -14,7 +14,7 @@ from kit.images import KIB
 
 
 def records(lab, kind):
-    return set(glob.glob(f"{lab.service.state_directory}/{kind}/*"))
+    return set(glob.glob(f"{lab.service.state_directory}/{kind}/*.json"))
 
 
 def test_nothing_changed(lab):

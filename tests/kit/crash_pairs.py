@@ -4,6 +4,7 @@
 A point is a step of a job, or a step with a "+": what the step sent is on its way, and no answer has been read.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -114,14 +115,18 @@ class Pair(Walk):
 
     def let_the_client_act(self, process):
         """What the client does while a service recovers that is to die at some point of that, if it comes to it."""
-        is_over = lambda: process.poll() is not None
-        wait_until(lambda: is_over() or self.lab.service.owned(), "the service to come up, or its point")
-        while not is_over():
-            try:
-                if self.finish() or not self.told_jobs():
-                    break
-            except (BusError, AssertionError):
-                wait_until(is_over, "the point")
+        def is_dead():
+            return process.poll() is not None
+
+        wait_until(lambda: is_dead() or self.lab.service.owned(), "the service to come up, or its point")
+        with contextlib.suppress(BusError):
+            jobs = self.told_jobs()
+            if jobs and self.kind.ends_by_hand:
+                wait_until(lambda: is_dead() or jobs[0]["State"] in ("ready", "concluded"), "the job to go on")
+                if not self._decision_is_known(jobs[0]):
+                    self.lab.client.call_later(jobs[0].path, "Job", self.kind.ending, "(a{sv})", {})
+            is_over = (lambda: self._heard("Completed")) if jobs else self.is_over
+            wait_until(lambda: is_dead() or is_over(), "the job's end, or the point")
         self.lab.service.kill()
 
     # What there is afterwards.

@@ -83,6 +83,10 @@ class Service:
         has them.
         """
         self.disturbed = True
+        if not self.owned():
+            # One that was killed keeps its lock on the state until its last sync is over.
+            for process in self.processes:
+                process.wait(DEADLINE)
         self.points = {name: value for name, value in points.items() if value is not None}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(POINTS)}
         environment |= {POINTS + name.upper(): value for name, value in self.points.items()} | (variables or {})
