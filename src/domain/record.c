@@ -180,7 +180,8 @@ void domain_host_save(JobHost *host, Job *job, JobLooked saved)
         Disk *disk = domain_disk(domain, job->disk);
         JobSaver *saver = g_new(JobSaver, 1);
 
-        if (disk && job->record.result == RESULT_PIVOTED)
+        /* With QEMU gone nobody but the job's record can say it, however it was seen to end before. */
+        if (disk && job->gone)
                 disk_take_pivot(disk, job);
         *saver = (JobSaver){ job_ref(job), saved };
         domain_save_then(domain, on_saved_for_job, saver);

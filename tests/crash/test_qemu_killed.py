@@ -7,7 +7,9 @@ import pytest
 
 from kit import images
 from kit.bus import refused
+from kit.chains import flush
 from kit.images import KIB, MIB
+from kit.waiting import wait_until
 
 SLOW = 64 * KIB
 
@@ -149,3 +151,27 @@ def test_disk_after_a_pivot_and_a_dead_qemu(lab):
     lab.service.restart()
     assert disk["Source"] == chain.base.path
     assert disk.sources() == [chain.base.path]
+
+
+def test_both_killed_before_a_snapshot_is_on_record_of_its_domain(lab):
+    """What the domain's record says is older, as after a loss of power; the snapshot's own says which is the disk."""
+    lab.service.restart(stop_at="record-domain")
+    machine, chain, disk = lab.standard()
+    overlay = f"{lab.directory}/overlay.qcow2"
+    record = f"{lab.service.state_directory}/domains/{machine.name}.json"
+    with open(record, "rb") as file:
+        before = file.read()
+    call = lab.client.call_later(disk.path, "Disk", "Snapshot", "(sa{sv})", overlay, {})
+    lab.client.wait_reply(call)
+    lab.service.wait_gone()
+    machine.write("vda", 9, 20 * MIB, MIB)
+    flush(machine, "vda")
+    machine.kill()
+    with open(record, "wb") as file:
+        file.write(before)
+    lab.service.start()
+    wait_until(lambda: disk["Job"] == "/", "the snapshot to be over")
+    assert disk["Source"] == overlay and disk.sources() == [overlay, *chain.paths()]
+    images.assert_contents(images.Layer(overlay, "qcow2", images.SIZE), chain.contents[-1])
+    lab.service.restart()
+    assert disk["Source"] == overlay

@@ -59,7 +59,9 @@ def test_the_points_are_those_of_an_undisturbed_job(lab, traced, kind):
         job.wait_completed(pair.kind.result)
     wait_until(lambda: pair.disk["Job"] == "/", "the disk to be free")
     lab.service.kill()
-    found = [point for point in points()[attached:] if not point.startswith(("connect-", "delete-file", "told"))]
+    # check-snapshot is due with newer QEMUs than Debian 12's.
+    others = ("connect-", "delete-file", "told", "check-snapshot")
+    found = [point for point in points()[attached:] if not point.startswith(others)]
     assert sorted(found) == sorted(points_of(kind))
 
 
