@@ -23,6 +23,8 @@ typedef struct Work {
         GPtrArray *paths, *changed, *uses;
         GPtrArray *files, *images; /* FileIdentity */
         gboolean exists, is_block, reuse;
+        const char *(*each)(const struct Work *work, const FileIdentity *file); /* NULL: nothing is wrong */
+        const char *complaint;
         gboolean other_boot; /* the numbers of devices may be others by now */
         dev_t device;
         ino_t inode;
@@ -309,66 +311,61 @@ static int sync_directory_of(const char *path)
         return failure;
 }
 
-static gboolean run_remove_stale(Work *work, GError **error)
+/* Each of work->files, by work->each; the error lists those with which something is wrong. */
+static gboolean run_for_each(Work *work, GError **error)
 {
-        g_autoptr(GString) failures = g_string_new(NULL);
+        g_autoptr(GString) complaints = g_string_new(NULL);
 
         for (guint i = 0; i < work->files->len; i++) {
                 const FileIdentity *file = work->files->pdata[i];
-                const char *why;
-                struct stat st;
+                const char *why = work->each(work, file);
 
-                /* Gone already: by an earlier start of the service, which did not get to write that down. */
-                if (lstat(file->path, &st) < 0 && errno == ENOENT)
-                        continue;
-                test_point("delete-file");
-                why = what_became_of(work, file);
-                if (!why && (unlink(file->path) < 0 || (errno = sync_directory_of(file->path)) != 0))
-                        why = g_strerror(errno);
                 if (why)
-                        g_string_append_printf(failures, "%s'%s' could not be removed: %s",
-                                               failures->len ? "; " : "", file->path, why);
+                        g_string_append_printf(complaints, "%s'%s' %s: %s", complaints->len ? "; " : "",
+                                               file->path, work->complaint, why);
         }
-        if (failures->len == 0)
+        if (complaints->len == 0)
                 return TRUE;
-        g_set_error_literal(error, BJ_ERROR, BJ_ERROR_FAILED, failures->str);
+        g_set_error_literal(error, BJ_ERROR, BJ_ERROR_FAILED, complaints->str);
         return FALSE;
+}
+
+static void start_for_each(Job *job, const GPtrArray *files,
+                           const char *(*each)(const Work *work, const FileIdentity *file),
+                           const char *complaint, FilesDone done)
+{
+        Work *work = work_new(job, run_for_each, NULL, done);
+
+        work->files = copy_identities(files);
+        work->each = each;
+        work->complaint = complaint;
+        work->other_boot = !job_is_of_this_boot(job);
+        work_start(work);
+}
+
+static const char *remove_stale(const Work *work, const FileIdentity *file)
+{
+        const char *why;
+        struct stat st;
+
+        /* Gone already: by an earlier start of the service, which did not get to write that down. */
+        if (lstat(file->path, &st) < 0 && errno == ENOENT)
+                return NULL;
+        test_point("delete-file");
+        why = what_became_of(work, file);
+        if (!why && (unlink(file->path) < 0 || (errno = sync_directory_of(file->path)) != 0))
+                why = g_strerror(errno);
+        return why;
 }
 
 void files_remove_stale(Job *job, FilesDone done)
 {
-        Work *work = work_new(job, run_remove_stale, NULL, done);
-
-        work->files = copy_identities(job->stale);
-        work->other_boot = !job_is_of_this_boot(job);
-        work_start(work);
-}
-
-static gboolean run_check_images(Work *work, GError **error)
-{
-        g_autoptr(GString) changes = g_string_new(NULL);
-
-        for (guint i = 0; i < work->files->len; i++) {
-                const FileIdentity *file = work->files->pdata[i];
-                const char *what = what_became_of(work, file);
-
-                if (what)
-                        g_string_append_printf(changes, "%s'%s' is not what it was when the job began: %s",
-                                               changes->len ? "; " : "", file->path, what);
-        }
-        if (changes->len == 0)
-                return TRUE;
-        g_set_error_literal(error, BJ_ERROR, BJ_ERROR_FAILED, changes->str);
-        return FALSE;
+        start_for_each(job, job->stale, remove_stale, "could not be removed", done);
 }
 
 void files_check_images(Job *job, FilesDone done)
 {
-        Work *work = work_new(job, run_check_images, NULL, done);
-
-        work->files = copy_identities(job->images);
-        work->other_boot = !job_is_of_this_boot(job);
-        work_start(work);
+        start_for_each(job, job->images, what_became_of, "is not what it was when the job began", done);
 }
 
 void files_note_image(Job *job, const char *path, guint64 device, guint64 inode)
