@@ -172,6 +172,19 @@ const Layer *chain_layer(const Chain *chain, guint depth)
         return depth < chain->layers->len ? chain->layers->pdata[depth] : NULL;
 }
 
+Chain *chain_new_closed(void)
+{
+        Chain *chain = chain_new_empty("");
+
+        chain->filters = g_new0(char *, 1);
+        return chain;
+}
+
+void chain_add(Chain *chain, const Layer *layer)
+{
+        g_ptr_array_add(chain->layers, layer_copy(layer));
+}
+
 JsonArray *chain_to_json(const Chain *chain)
 {
         JsonArray *array = json_array_new();
@@ -189,9 +202,8 @@ JsonArray *chain_to_json(const Chain *chain)
 
 Chain *chain_from_json(JsonArray *array)
 {
-        Chain *chain = chain_new_empty("");
+        Chain *chain = chain_new_closed();
 
-        chain->filters = g_new0(char *, 1);
         for (guint i = 0; array && i < json_array_get_length(array); i++) {
                 JsonObject *object = json_element(array, i);
                 Layer *layer = layer_new(

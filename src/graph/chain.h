@@ -33,6 +33,10 @@ gboolean chain_same_nodes(const Chain *a, const Chain *b);
  * and where `source` is not NULL, a new layer above that. NULL where there is no such layer. */
 Chain *chain_pivoted(const Chain *chain, const char *below, const char *source, const char *format);
 
+/* Of images that no QEMU has open; `layer`, which is copied, comes under those that are there. */
+Chain *chain_new_closed(void);
+void chain_add(Chain *chain, const Layer *layer);
+
 const Layer *chain_layer(const Chain *chain, guint depth);
 
 /* What a record keeps of a chain, and back. */

@@ -328,6 +328,28 @@ Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, con
         return read_structure(graph, block, block_graph, error) ? g_steal_pointer(&graph) : NULL;
 }
 
+static void add_device(JsonArray *devices, const char *name, const char *node)
+{
+        json_array_add_object_element(devices, json_make("s:device", name, "o:inserted",
+                                                         json_make("s:node-name", node, NULL), NULL));
+}
+
+JsonNode *graph_devices_of_exports(JsonNode *exports, const char *target)
+{
+        JsonArray *array = JSON_NODE_HOLDS_ARRAY(exports) ? json_node_get_array(exports) : NULL;
+        JsonArray *devices = json_array_new();
+        g_autofree char *first = g_strdup_printf("%s-0", target);
+        JsonNode *node = json_node_new(JSON_NODE_ARRAY);
+
+        for (guint i = 0; array && i < json_array_get_length(array); i++)
+                add_device(devices, json_string(json_element(array, i), "id"),
+                           json_string(json_element(array, i), "node-name"));
+        if (json_array_get_length(devices) == 0)
+                add_device(devices, target, first);
+        json_node_take_array(node, devices);
+        return node;
+}
+
 void graph_free(Graph *graph)
 {
         if (!graph)

@@ -59,6 +59,9 @@ Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, 
  * `old` is taken for a filter: of a job where it stands on a "backing" edge. */
 Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, const char *stream,
                    GError **error);
+/* What query-block would say where the exports of query-block-exports were devices; `target`: without an
+ * export its node "TARGET-0" is the device, for nothing moves it. */
+JsonNode *graph_devices_of_exports(JsonNode *exports, const char *target);
 void graph_free(Graph *graph);
 
 GraphNode *graph_node(const Graph *graph, const char *name);

@@ -314,6 +314,8 @@ static const JobStep active_steps[] = {
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "delete", delete_state, delete_run },
+        { "record-domain", record_domain_state, record_domain_run },
+        { "close", close_state, close_run },
         { "tell", tell_state, tell_run },
         { NULL, NULL, NULL },
 };
@@ -339,6 +341,8 @@ static const JobStep steps[] = {
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "delete", delete_state, delete_run },
         { "keep-top", keep_top_state, keep_top_run },
+        { "record-domain", record_domain_state, record_domain_run },
+        { "close", close_state, close_run },
         { "tell", tell_state, tell_run },
         { NULL, NULL, NULL },
 };
@@ -349,6 +353,7 @@ const JobDriver active_commit_driver = {
         .kind = "commit",
         .mode = "background",
         .two_phase = TRUE,
+        .automatic = "pivot",
         .steps = active_steps,
         .check = check,
         .is_in_graph = two_phase_is_in_graph,

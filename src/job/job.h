@@ -95,6 +95,8 @@ typedef struct {
         /* What it begins with in the field Mode; NULL: it has no modes. */
         const char *mode;
         gboolean two_phase;
+        const char
+                *automatic;  /* what `auto` is, where it is not given and no guest writes: "pivot", "keep" */
         gboolean silent;     /* no object on the bus: who asked for it waits for its end */
         gboolean external;   /* somebody else started it in QEMU */
         gboolean adds_layer; /* a pivot puts its target above `below`, which is a new image */
@@ -140,11 +142,17 @@ struct JobHost {
         Graph *graph; /* as last seen */
         Journal *journal;
         gboolean may_tell; /* FALSE until the service has its name on the bus */
+        /* The domain is started again from what is written down of it. */
+        gboolean is_defined;
+        /* No guest writes: there is nothing to wait for when a two-phase job is ready. */
+        gboolean is_shut_off;
         /* Asks QEMU again for its graph and its jobs; `looked` is called when both are up to date. */
         void (*look)(JobHost *host, Job *job, JobLooked looked);
         /* Writes the domain down as the job has left it; `saved` is called when that is on stable storage.
          */
         void (*save)(JobHost *host, Job *job, JobLooked saved);
+        /* Where QEMU is there for this job alone: has it end; `closed` is called when it has. Else NULL. */
+        void (*close)(JobHost *host, Job *job, JobLooked closed);
         /* QEMU was passed a descriptor of the file at `path`, and calls it /dev/fdset/`fdset`. */
         void (*passed)(JobHost *host, gint64 fdset, const char *path);
         /* ImageUse of every disk but the job's own. */
@@ -238,7 +246,8 @@ struct Job {
         NewImage *image;   /* that it writes into, while it starts */
         char *mode;        /* "background", "write-blocking", "" */
         char *left_behind; /* what could not be tidied up, for its message */
-        gboolean checked, flushed, settled, compared, deleted; /* steps that leave no trace elsewhere */
+        /* Steps that leave no trace elsewhere. */
+        gboolean checked, flushed, settled, compared, deleted, domain_recorded;
         /* A job of QEMU's that is but a part of this one: creating an image. */
         char *part_id;
         gboolean part_over;

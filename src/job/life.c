@@ -407,6 +407,45 @@ void delete_run(Job *job)
         on_deleted(job, error);
 }
 
+StepState record_domain_state(const Job *job)
+{
+        if (job->domain_recorded || job->written.told || (!job->driver->silent && !job->host->is_defined))
+                return STEP_DONE;
+        return job->retry ? STEP_WAIT : STEP_DUE;
+}
+
+static void on_domain_recorded(Job *job, const GError *error)
+{
+        /* Until it is, the job's own record is the one that says it. */
+        if (error)
+                retry_later(job, error);
+        else
+                job->domain_recorded = TRUE;
+        job_step_end(job);
+}
+
+void record_domain_run(Job *job)
+{
+        job->host->save(job->host, job, on_domain_recorded);
+}
+
+StepState close_state(const Job *job)
+{
+        return job->host->close && !job->gone ? STEP_DUE : STEP_DONE;
+}
+
+static void on_closed(Job *job, const GError *error)
+{
+        if (error)
+                job_warn(job, error);
+        job_step_end(job);
+}
+
+void close_run(Job *job)
+{
+        job->host->close(job->host, job, on_closed);
+}
+
 StepState tell_state(const Job *job)
 {
         if (job->concluded)

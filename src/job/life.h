@@ -92,6 +92,14 @@ void record_outcome_run(Job *job);
 StepState delete_state(const Job *job);
 void delete_run(Job *job);
 
+/* "record-domain": of a machine that is started from what is written down, which images its disk has now. */
+StepState record_domain_state(const Job *job);
+void record_domain_run(Job *job);
+
+/* "close": where QEMU was there for this job alone, it ends, and lets go of the images. */
+StepState close_state(const Job *job);
+void close_run(Job *job);
+
 /* "tell": the Completed signal. */
 StepState tell_state(const Job *job);
 void tell_run(Job *job);

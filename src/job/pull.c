@@ -126,6 +126,8 @@ static const JobStep steps[] = {
         { "compare-images", compare_images_state, compare_images_run },
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
+        { "record-domain", record_domain_state, record_domain_run },
+        { "close", close_state, close_run },
         { "tell", tell_state, tell_run },
         { NULL, NULL, NULL },
 };

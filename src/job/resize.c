@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/life.h"
 #include "job/plan.h"
 
 static gboolean check(const Job *job, GError **error)
@@ -76,7 +77,7 @@ static void resize_run(Job *job)
                             on_resized);
 }
 
-static StepState look_state(const Job *job)
+static StepState see_state(const Job *job)
 {
         return job->settled ? STEP_DONE : STEP_DUE;
 }
@@ -88,17 +89,15 @@ static void on_looked(Job *job, const GError *error)
         job_step_end(job);
 }
 
-static void look_run(Job *job)
+static void see_run(Job *job)
 {
         job->host->look(job->host, job, on_looked);
 }
 
 static const JobStep steps[] = {
-        { "plan", plan_state, plan_run },
-        { "resize", resize_state, resize_run },
-        { "look", look_state, look_run },
-        { "answer", give_up_state, give_up_run },
-        { NULL, NULL, NULL },
+        { "plan", plan_state, plan_run },         { "resize", resize_state, resize_run },
+        { "look", see_state, see_run },           { "close", close_state, close_run },
+        { "answer", give_up_state, give_up_run }, { NULL, NULL, NULL },
 };
 
 const JobDriver resize_driver = {

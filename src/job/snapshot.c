@@ -145,30 +145,6 @@ static void look_run(Job *job)
         look_command(job, on_looked);
 }
 
-/* ---- record-domain: its disk is another image now ---- */
-
-static StepState record_domain_state(const Job *job)
-{
-        if (job->settled)
-                return STEP_DONE;
-        return job->retry ? STEP_WAIT : STEP_DUE;
-}
-
-static void on_domain_recorded(Job *job, const GError *error)
-{
-        /* Until it is, the job's own record is the one that says it. */
-        if (error)
-                retry_later(job, error);
-        else
-                job->settled = TRUE;
-        job_step_end(job);
-}
-
-static void record_domain_run(Job *job)
-{
-        job->host->save(job->host, job, on_domain_recorded);
-}
-
 /* ---- tidy: nobody writes into the layer below any more ---- */
 
 static void tidy(Job *job)
@@ -203,6 +179,7 @@ static const JobStep steps[] = {
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "record-domain", record_domain_state, record_domain_run },
+        { "close", close_state, close_run },
         { "answer", give_up_state, answer_run },
         { NULL, NULL, NULL },
 };
@@ -237,6 +214,7 @@ static const JobStep undo[] = {
         { "record-source", record_source_state, record_source_run },
         { "remove-target", remove_target_state, remove_target_run },
         { "remove-file", remove_file_state, remove_file_run },
+        { "close", close_state, close_run },
         { "give-up", give_up_state, give_up_run },
         { NULL, NULL, NULL },
 };

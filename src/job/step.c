@@ -5,10 +5,15 @@
 
 #include "base/error.h"
 #include "base/test-point.h"
+#include "job/life.h"
 
 static const JobStep *first_step(const Job *job)
 {
-        static const JobStep nothing[] = { { NULL, NULL, NULL } };
+        static const JobStep nothing[] = {
+                { "close", close_state, close_run },
+                { "give-up", give_up_state, give_up_run },
+                { NULL, NULL, NULL },
+        };
 
         if (!job->start_error)
                 return job->driver->steps;
@@ -109,7 +114,7 @@ void job_start_failed(Job *job, const GError *error)
                 return;
         if (!job->start_error)
                 job->start_error = g_error_copy(error);
-        if (job->driver->undo)
+        if (job->driver->undo || job->host->close)
                 job_step_end(job);
         else
                 job_drop(job, job->start_error);

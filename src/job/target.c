@@ -410,6 +410,7 @@ void remove_file_run(Job *job)
 const JobStep target_undo[] = {
         { "remove-target", remove_target_state, remove_target_run },
         { "remove-file", remove_file_state, remove_file_run },
+        { "close", close_state, close_run },
         { "give-up", give_up_state, give_up_run },
         { NULL, NULL, NULL },
 };
