@@ -7,10 +7,18 @@
 #define AUTHORIZATION_TABLE(X)                            \
         X(Manager, AttachDomain, ACTION_MANAGE_DOMAINS)   \
         X(Manager, AttachDomainFd, ACTION_MANAGE_DOMAINS) \
+        X(Manager, DefineDomain, ACTION_MANAGE_DOMAINS)   \
+        X(Manager, CreateDomain, ACTION_MANAGE_DOMAINS)   \
+        X(Manager, InspectImage, ACTION_MANAGE_DOMAINS)   \
         X(Manager, GetDomain, ACTION_NONE)                \
         X(Manager, GetJob, ACTION_NONE)                   \
         X(Manager, ListJobs, ACTION_NONE)                 \
         X(Domain, Detach, ACTION_MANAGE_DOMAINS)          \
+        X(Domain, Start, ACTION_MANAGE_DOMAINS)           \
+        X(Domain, Shutdown, ACTION_MANAGE_DOMAINS)        \
+        X(Domain, Destroy, ACTION_MANAGE_DOMAINS)         \
+        X(Domain, Undefine, ACTION_MANAGE_DOMAINS)        \
+        X(Domain, GetXml, ACTION_MANAGE_DOMAINS)          \
         X(Domain, Suspend, ACTION_MANAGE_DOMAINS)         \
         X(Domain, Resume, ACTION_MANAGE_DOMAINS)          \
         X(Disk, Commit, ACTION_START_JOB)                 \

@@ -126,7 +126,7 @@ static const OptionRule commit_rules[] = {
         {                                                                                       \
                 "relative", 'b'                                                                 \
         }
-static const OptionRule copy_rules[] = { COPY_RULES, { "reuse", 'b' }, { .key = NULL } };
+static const OptionRule copy_rules[] = { COPY_RULES, { "reuse", 'b' }, { "resume", 'b' }, { .key = NULL } };
 static const OptionRule copy_to_descriptor_rules[] = { COPY_RULES, { .key = NULL } };
 
 static const OptionRule pull_rules[] = {
@@ -279,6 +279,7 @@ const sd_bus_vtable disk_vtable[] = {
                                 request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Resize", SD_BUS_ARGS("t", size, "a{sv}", options), SD_BUS_NO_RESULT,
                                 request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_SIGNAL_WITH_ARGS("MirrorDropped", SD_BUS_ARGS("s", target, "s", destination), 0),
         CONSTANT("Domain", "o"),
         CONSTANT("Target", "s"),
         CONSTANT("Device", "s"),

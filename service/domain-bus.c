@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "service.h"
 
+#include "base/error.h"
 #include "log.h"
 #include "options.h"
 #include "request.h"
@@ -21,16 +22,21 @@ TEXT(append_version, domain->version)
 
 static int append_origin(sd_bus_message *reply, const void *object, Service *service)
 {
-        (void) object;
+        const Domain *domain = object;
+
         (void) service;
-        return sd_bus_message_append(reply, "s", "attached");
+        return sd_bus_message_append(reply, "s",
+                                     !domain->definition  ? "attached"
+                                     : domain->persistent ? "defined"
+                                                          : "transient");
 }
 
 static int append_persistent(sd_bus_message *reply, const void *object, Service *service)
 {
-        (void) object;
+        const Domain *domain = object;
+
         (void) service;
-        return sd_bus_message_append(reply, "b", 0);
+        return sd_bus_message_append(reply, "b", domain->persistent);
 }
 
 static int append_pid(sd_bus_message *reply, const void *object, Service *service)
@@ -64,17 +70,28 @@ static int append_disks(sd_bus_message *reply, const void *object, Service *serv
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+static int append_jobs_of(sd_bus_message *reply, const Domain *domain)
+{
+        int r = 0;
+
+        for (guint i = 0; r >= 0 && i < domain->jobs->len; i++) {
+                g_autofree char *path = job_path(domain->jobs->pdata[i]);
+                if (((Job *) domain->jobs->pdata[i])->announced)
+                        r = sd_bus_message_append(reply, "o", path);
+        }
+        return r;
+}
+
 static int append_jobs(sd_bus_message *reply, const void *object, Service *service)
 {
         const Domain *domain = object;
         int r = sd_bus_message_open_container(reply, 'a', "o");
 
         (void) service;
-        for (guint i = 0; r >= 0 && i < domain->jobs->len; i++) {
-                g_autofree char *path = job_path(domain->jobs->pdata[i]);
-                if (((Job *) domain->jobs->pdata[i])->announced)
-                        r = sd_bus_message_append(reply, "o", path);
-        }
+        if (r >= 0)
+                r = append_jobs_of(reply, domain);
+        for (guint i = 0; r >= 0 && i < domain->storages->len; i++)
+                r = append_jobs_of(reply, domain->storages->pdata[i]);
         return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
@@ -132,6 +149,98 @@ static void on_done(Domain *domain, const GError *error, gpointer data)
                 request_reply(request);
 }
 
+/* The domain, where the options, of which there are none, are right; else the request has ended. */
+static Domain *domain_without_options(Request *request)
+{
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) options = options_read(request->message, no_options, &error);
+
+        if (options)
+                return request_domain(request);
+        request_fail(request, error);
+        return NULL;
+}
+
+static void on_started(Domain *domain, const GError *error, gpointer data)
+{
+        if (!error)
+                log_event(LOG_NOTICE, MESSAGE_DOMAIN_STARTED, domain, NULL, NULL,
+                          "domain '%s' started: QEMU %s, process %u", domain->name, domain->version,
+                          domain->pid);
+        on_done(domain, error, data);
+}
+
+void run_Domain_Start(Request *request)
+{
+        Domain *domain = domain_without_options(request);
+
+        if (domain)
+                engine_start_domain(request->service->engine, domain, on_started, request);
+}
+
+void run_Domain_Shutdown(Request *request)
+{
+        Domain *domain = domain_without_options(request);
+
+        if (domain && request_ask(request, domain))
+                domain_shutdown(domain, on_done, request);
+}
+
+void run_Domain_Destroy(Request *request)
+{
+        Domain *domain = domain_without_options(request);
+
+        if (domain)
+                engine_destroy(domain, on_done, request);
+}
+
+static void on_undefined(Domain *domain, const GError *error, gpointer data)
+{
+        Request *request = data;
+
+        if (!error)
+                log_event(LOG_NOTICE, MESSAGE_DOMAIN_UNDEFINED, NULL, NULL, NULL,
+                          "the definition of the domain at %s was removed",
+                          sd_bus_message_get_path(request->message));
+        on_done(domain, error, data);
+}
+
+void run_Domain_Undefine(Request *request)
+{
+        Domain *domain = domain_without_options(request);
+
+        if (domain)
+                engine_undefine(request->service->engine, domain, on_undefined, request);
+}
+
+static const OptionRule xml_rules[] = { { "inactive", 'b' }, { .key = NULL } };
+
+void run_Domain_GetXml(Request *request)
+{
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) options = options_read(request->message, xml_rules, &error);
+        Domain *domain = options ? request_domain(request) : NULL;
+        g_autofree char *xml = NULL;
+        sd_bus_message *reply = NULL;
+
+        if (!options)
+                request_fail(request, error);
+        if (!domain)
+                return;
+        if (!domain->definition) {
+                request_fail_new(request, BJ_ERROR_INVALID_STATE,
+                                 "domain '%s' was attached: whoever started its QEMU has its definition",
+                                 domain->name);
+                return;
+        }
+        xml = domain_describe(domain, options_flag(options, "inactive"));
+        if (sd_bus_message_new_method_return(request->message, &reply) < 0 ||
+            sd_bus_message_append(reply, "s", xml) < 0)
+                g_error("out of memory");
+        request_reply_message(request, reply);
+        sd_bus_message_unref(reply);
+}
+
 void run_Domain_Suspend(Request *request)
 {
         Domain *domain = request_domain(request);
@@ -157,6 +266,16 @@ const sd_bus_vtable domain_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD_WITH_ARGS("Detach", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, request_dispatch,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Start", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, request_dispatch,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Shutdown", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT,
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Destroy", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, request_dispatch,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Undefine", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT,
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetXml", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", xml),
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Suspend", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, request_dispatch,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Resume", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, request_dispatch,
@@ -168,8 +287,8 @@ const sd_bus_vtable domain_vtable[] = {
         CONSTANT("Origin", "s"),
         CONSTANT("Persistent", "b"),
         CHANGING("Pid", "u"),
-        CONSTANT("QemuVersion", "s"),
-        CONSTANT("Capabilities", "as"),
+        CHANGING("QemuVersion", "s"),
+        CHANGING("Capabilities", "as"),
         CHANGING("Disks", "ao"),
         CHANGING("Jobs", "ao"),
         SD_BUS_VTABLE_END,

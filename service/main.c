@@ -14,6 +14,7 @@
 #include "log.h"
 #include "request.h"
 #include "service.h"
+#include "unit.h"
 
 /* Where PENDING would be left standing the guest hangs; this is how long an orderly stop waits for its end.
  */
@@ -136,12 +137,46 @@ static gboolean connect_bus(Daemon *daemon)
         return TRUE;
 }
 
-static int run(Daemon *daemon, const char *state_directory)
+/* What the command line says of where and how. */
+typedef struct {
+        char *state_directory, *runtime_directory, *log_directory, *user;
+} Places;
+
+static void places_clear(Places *places)
+{
+        g_free(places->state_directory);
+        g_free(places->runtime_directory);
+        g_free(places->log_directory);
+        g_free(places->user);
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Places, places_clear)
+
+static char *or_default(const char *given, const char *usual)
+{
+        return g_strdup(given ? given : usual);
+}
+
+static Surroundings *surroundings_of(Daemon *daemon, const Places *places)
+{
+        Surroundings *surroundings = g_new0(Surroundings, 1);
+
+        surroundings->runtime_directory = or_default(places->runtime_directory, RUNTIME_DIRECTORY);
+        surroundings->log_directory = or_default(places->log_directory, LOG_DIRECTORY);
+        surroundings->user = or_default(places->user, QEMU_USER);
+        /* A child of the service's would end with the service's unit. */
+        surroundings->launcher = sd_booted() > 0 ? unit_launch : process_launch;
+        surroundings->launcher_data = &daemon->service;
+        return surroundings;
+}
+
+static int run(Daemon *daemon, const Places *places)
 {
         g_autoptr(GError) error = NULL;
         Service *service = &daemon->service;
 
-        daemon->journal = journal_open(state_directory, &error);
+        daemon->journal =
+                journal_open(places->state_directory ? places->state_directory : STATE_DIRECTORY, &error);
         if (!daemon->journal) {
                 log_event(LOG_ERR, MESSAGE_NONE, NULL, NULL, NULL, "%s", error->message);
                 /* A daemon that lives needs nobody to settle its jobs. */
@@ -153,7 +188,8 @@ static int run(Daemon *daemon, const char *state_directory)
                 g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify) caller_free);
         service->waiting = g_ptr_array_new();
         service->asking = g_ptr_array_new();
-        service->engine = engine_new(daemon->journal, &signals_observer, service);
+        service->engine =
+                engine_new(daemon->journal, surroundings_of(daemon, places), &signals_observer, service);
         if (daemon->settle || connect_bus(daemon)) {
                 g_unix_signal_add(SIGTERM, on_signal, daemon);
                 g_unix_signal_add(SIGINT, on_signal, daemon);
@@ -185,12 +221,18 @@ static void clean_up(Daemon *daemon)
 
 int main(int argc, char **argv)
 {
-        g_autofree char *state_directory = NULL;
+        g_auto(Places) places = { 0 };
         gboolean version = FALSE;
         Daemon daemon = { .status = EXIT_SUCCESS };
         const GOptionEntry entries[] = {
-                { "state-dir", 0, 0, G_OPTION_ARG_FILENAME, &state_directory,
+                { "state-dir", 0, 0, G_OPTION_ARG_FILENAME, &places.state_directory,
                   "Where the records of domains and jobs are kept (default: " STATE_DIRECTORY ")", "DIR" },
+                { "runtime-dir", 0, 0, G_OPTION_ARG_FILENAME, &places.runtime_directory,
+                  "Where the monitors of its own QEMUs are (default: " RUNTIME_DIRECTORY ")", "DIR" },
+                { "log-dir", 0, 0, G_OPTION_ARG_FILENAME, &places.log_directory,
+                  "Where the output of its own QEMUs goes (default: " LOG_DIRECTORY ")", "DIR" },
+                { "qemu-user", 0, 0, G_OPTION_ARG_STRING, &places.user,
+                  "Whose rights its own QEMUs have (default: " QEMU_USER ")", "USER" },
                 { "settle", 0, 0, G_OPTION_ARG_NONE, &daemon.settle,
                   "Bring jobs at which a guest is held to their recorded end, and exit", NULL },
                 { "version", 0, 0, G_OPTION_ARG_NONE, &version, "Print the version and exit", NULL },
@@ -214,7 +256,7 @@ int main(int argc, char **argv)
                 return EXIT_SUCCESS;
         }
         signal(SIGPIPE, SIG_IGN);
-        daemon.status = run(&daemon, state_directory ? state_directory : STATE_DIRECTORY);
+        daemon.status = run(&daemon, &places);
         clean_up(&daemon);
         return daemon.status;
 }

@@ -22,8 +22,9 @@ static int append_capabilities(sd_bus_message *reply, const void *object, Servic
 {
         (void) object;
         (void) service;
-        return sd_bus_message_append(reply, "as", 9, "attach", "active-commit", "commit", "copy", "pull",
-                                     "backup", "snapshot", "resize", "external-jobs");
+        return sd_bus_message_append(reply, "as", 11, "attach", "define", "shut-off-jobs", "active-commit",
+                                     "commit", "copy", "pull", "backup", "snapshot", "resize",
+                                     "external-jobs");
 }
 
 static int append_domains(sd_bus_message *reply, const void *object, Service *service)
@@ -108,6 +109,76 @@ void run_Manager_AttachDomainFd(Request *request)
                 request_fail_new(request, BJ_ERROR_LIMIT_EXCEEDED, "the service has no descriptor left");
         else
                 engine_attach(request->service->engine, name, NULL, fd, on_attached, request);
+}
+
+/* ---- domains of the service's own ---- */
+
+static const OptionRule define_rules[] = { { "lenient", 'b' }, { .key = NULL } };
+
+typedef struct {
+        Request *request;
+        GPtrArray *ignored; /* NULL: nothing is */
+        gboolean starts;
+} Define;
+
+static void log_defined(const Define *define, const Domain *domain)
+{
+        g_autofree char *ignored = NULL;
+        LogField fields[] = { { "BLOCKJOB_IGNORED", NULL }, { NULL, NULL } };
+
+        if (define->ignored && define->ignored->len > 0) {
+                g_ptr_array_add(define->ignored, NULL);
+                fields[0].value = ignored = g_strjoinv("; ", (char **) define->ignored->pdata);
+        }
+        log_event(LOG_NOTICE, define->starts ? MESSAGE_DOMAIN_STARTED : MESSAGE_DOMAIN_DEFINED, domain, NULL,
+                  fields, "domain '%s' %s: %u disks%s%s", domain->name,
+                  define->starts ? "created and started" : "defined", domain->disks->len,
+                  ignored ? "; left out: " : "", ignored ? ignored : "");
+}
+
+static void on_defined(Domain *domain, const GError *error, gpointer data)
+{
+        Define *define = data;
+
+        if (error)
+                request_fail(define->request, error);
+        else {
+                log_defined(define, domain);
+                request_reply_object(define->request, domain_path(domain));
+        }
+        g_clear_pointer(&define->ignored, g_ptr_array_unref);
+        g_free(define);
+}
+
+static void define(Request *request, gboolean starts)
+{
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) options = NULL;
+        const char *xml;
+        Define *data;
+
+        sd_bus_message_read(request->message, "s", &xml);
+        options = options_read(request->message, define_rules, &error);
+        if (!options) {
+                request_fail(request, error);
+                return;
+        }
+        data = g_new(Define, 1);
+        *data = (Define){ request,
+                          options_flag(options, "lenient") ? g_ptr_array_new_with_free_func(g_free) : NULL,
+                          starts };
+        (starts ? engine_create : engine_define)(request->service->engine, xml, data->ignored, on_defined,
+                                                 data);
+}
+
+void run_Manager_DefineDomain(Request *request)
+{
+        define(request, FALSE);
+}
+
+void run_Manager_CreateDomain(Request *request)
+{
+        define(request, TRUE);
 }
 
 static void reply_found(Request *request, const Domain *domain)
@@ -239,6 +310,13 @@ const sd_bus_vtable manager_vtable[] = {
                                 SD_BUS_RESULT("o", domain), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("AttachDomainFd", SD_BUS_ARGS("s", name, "h", qmp, "a{sv}", options),
                                 SD_BUS_RESULT("o", domain), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("DefineDomain", SD_BUS_ARGS("s", xml, "a{sv}", options),
+                                SD_BUS_RESULT("o", domain), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("CreateDomain", SD_BUS_ARGS("s", xml, "a{sv}", options),
+                                SD_BUS_RESULT("o", domain), request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("InspectImage", SD_BUS_ARGS("s", path, "a{sv}", options),
+                                SD_BUS_RESULT("aa{sv}", chain), request_dispatch,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetDomain", SD_BUS_ARGS("s", name_or_uuid), SD_BUS_RESULT("o", domain),
                                 request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("s", id), SD_BUS_RESULT("o", job), request_dispatch,

@@ -24,6 +24,10 @@
         X(MESSAGE_AUTHORIZATION_ROOT, "093da434ce0d42dcae796eafe55690ec")   \
         X(MESSAGE_DOMAIN_ATTACHED, "c5b616ab585d4667ac8f74ed0a8a588c")      \
         X(MESSAGE_DOMAIN_DETACHED, "ca402d85885449ab85d5d7d918d126ec")      \
+        X(MESSAGE_DOMAIN_DEFINED, "d7fe13d637cd4ddcbead71ea03c94f1f")       \
+        X(MESSAGE_DOMAIN_UNDEFINED, "25c173909e374aa2aef0a9ee75469a20")     \
+        X(MESSAGE_DOMAIN_STARTED, "efb23d570feb4463a00adc65ed590af8")       \
+        X(MESSAGE_MIRROR_DROPPED, "d248eb1aa81d41bab4bf5b9a66daeeca")       \
         X(MESSAGE_DOMAIN_GONE, "d98c2ac27a5a44cdba03d8d1aadba4ac")          \
         X(MESSAGE_CONNECTION_LOST, "f22c8fddadbb46a18798a73d12f482e0")      \
         X(MESSAGE_CONNECTION_REGAINED, "5811cb3b33924d09a0d700fde64e7a9a")  \

@@ -54,10 +54,18 @@ Job *request_job(Request *request);
 /* NAME-bus.c: what each method does once it is authorized; the rows of the authorization table. */
 void run_Manager_AttachDomain(Request *request);
 void run_Manager_AttachDomainFd(Request *request);
+void run_Manager_DefineDomain(Request *request);
+void run_Manager_CreateDomain(Request *request);
+void run_Manager_InspectImage(Request *request);
 void run_Manager_GetDomain(Request *request);
 void run_Manager_GetJob(Request *request);
 void run_Manager_ListJobs(Request *request);
 void run_Domain_Detach(Request *request);
+void run_Domain_Start(Request *request);
+void run_Domain_Shutdown(Request *request);
+void run_Domain_Destroy(Request *request);
+void run_Domain_Undefine(Request *request);
+void run_Domain_GetXml(Request *request);
 void run_Domain_Suspend(Request *request);
 void run_Domain_Resume(Request *request);
 void run_Disk_Commit(Request *request);

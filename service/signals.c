@@ -18,9 +18,13 @@ typedef struct {
 } ChangeRow;
 
 static const ChangeRow domain_rows[] = {
-        { DOMAIN_CHANGED_STATE, { "State" } }, { DOMAIN_CHANGED_REASON, { "StateReason" } },
-        { DOMAIN_CHANGED_PID, { "Pid" } },     { DOMAIN_CHANGED_DISKS, { "Disks" } },
-        { DOMAIN_CHANGED_JOBS, { "Jobs" } },   { 0 },
+        { DOMAIN_CHANGED_STATE, { "State" } },
+        { DOMAIN_CHANGED_REASON, { "StateReason" } },
+        { DOMAIN_CHANGED_PID, { "Pid" } },
+        { DOMAIN_CHANGED_QEMU, { "QemuVersion", "Capabilities" } },
+        { DOMAIN_CHANGED_DISKS, { "Disks" } },
+        { DOMAIN_CHANGED_JOBS, { "Jobs" } },
+        { 0 },
 };
 static const ChangeRow disk_rows[] = {
         { DISK_CHANGED_NODE, { "NodeName" } },
@@ -250,11 +254,29 @@ static void emit_completed(Service *service, Job *job, const char *path)
         sd_bus_message_unref(signal);
 }
 
+/* The machine stopped before anybody had decided. */
+static void tell_mirror_dropped(Service *service, const Job *job)
+{
+        const Domain *domain = engine_domain(service->engine, job->domain);
+        g_autofree char *path = job_disk_path(job);
+
+        if (job->record.result != RESULT_LOST || !job->driver->two_phase || !domain || !domain->persistent)
+                return;
+        changes_flush(service);
+        sd_bus_emit_signal(service->bus, path, INTERFACE("Disk"), "MirrorDropped", "ss", job->disk,
+                           job->target);
+        log_event(LOG_WARNING, MESSAGE_MIRROR_DROPPED, domain, job, NULL,
+                  "disk '%s' of domain '%s' is still '%s'; '%s' is behind%s", job->disk, domain->name,
+                  job->source, job->target,
+                  options_flag(job->options, "resume") ? " until the next start begins the copy again" : "");
+}
+
 static void on_job_concluded(Job *job, gpointer data)
 {
         Service *service = data;
         g_autofree char *path = job_path(job);
 
+        tell_mirror_dropped(service, job);
         emit_completed(service, job, path);
         sd_bus_emit_signal(service->bus, ROOT_PATH, INTERFACE("Manager"), "JobRemoved", "sos", job->id, path,
                            job_result_name(job->record.result));

@@ -20,6 +20,7 @@
 
 #define RETRY_FIRST_MILLISECONDS 10
 #define RETRY_LAST_MILLISECONDS 2000
+#define CLOSE_SECONDS 5   /* how long a QEMU may take to end when it is told to */
 #define LASTING_SECONDS 5 /* a connection that held so long was a good one */
 
 static void connect_again(Domain *domain);
@@ -84,19 +85,39 @@ static void tell_jobs_that_qemu_is_gone(Domain *domain)
                 job_qemu_gone(jobs->pdata[i]);
 }
 
+/* Who waits for QEMU's end. */
+typedef struct {
+        DomainDone closed;
+        gpointer data;
+} Closer;
+
+static void tell_closers(Domain *domain)
+{
+        g_clear_handle_id(&domain->kill_timer, g_source_remove);
+        while (domain->closing->len > 0) {
+                g_autofree Closer *closer = g_ptr_array_steal_index(domain->closing, 0);
+                closer->closed(domain, NULL, closer->data);
+        }
+}
+
 static void become_gone(Domain *domain, const char *reason)
 {
         g_autoptr(Domain) self = domain_ref(domain);
+        gboolean ran = !domain->starting;
 
         if (domain->gone)
                 return;
         domain->gone = TRUE;
+        domain->starting = FALSE;
         domain_drop_connection(domain);
-        domain_set_state(domain, domain->shutdown_reason ? DOMAIN_SHUTOFF : DOMAIN_CRASHED,
-                         domain->shutdown_reason ? domain->shutdown_reason : reason);
+        domain_set_state(domain, domain->shutdown_reason || !ran ? DOMAIN_SHUTOFF : DOMAIN_CRASHED,
+                         domain->shutdown_reason ? domain->shutdown_reason
+                         : ran                   ? reason
+                                                 : "the start was not completed");
         domain->observer->gone(domain, domain->observer_data);
         tell_jobs_that_qemu_is_gone(domain);
         domain_save(domain);
+        tell_closers(domain);
 }
 
 static gboolean on_process_over(int fd, GIOCondition condition, gpointer data)
@@ -119,6 +140,77 @@ static void watch_process(Domain *domain)
         domain->pidfd = (int) syscall(SYS_pidfd_open, domain->pid, 0);
         if (domain->pidfd >= 0)
                 domain->pid_watch = g_unix_fd_add(domain->pidfd, G_IO_IN, on_process_over, domain);
+}
+
+void domain_renew(Domain *domain)
+{
+        g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        if (domain->pidfd >= 0)
+                close(domain->pidfd);
+        domain->pidfd = -1;
+        domain->pid = domain->launched = 0;
+        domain->gone = domain->lost = FALSE;
+        domain->retry_delay = 0;
+        g_free(domain->instance), domain->instance = g_strdup("");
+        g_clear_pointer(&domain->shutdown_reason, g_free);
+        g_clear_pointer(&domain->run_state, g_free);
+        g_clear_pointer(&domain->host.graph, graph_free);
+        g_hash_table_remove_all(domain->paths);
+}
+
+gboolean domain_process_runs(const Domain *domain)
+{
+        return domain->pidfd >= 0 && !process_is_over(domain);
+}
+
+void domain_set_process(Domain *domain, guint32 pid)
+{
+        domain->pid = domain->launched = pid;
+        g_free(domain->instance);
+        domain->instance = instance_of(domain, pid);
+        watch_process(domain);
+}
+
+static void send_signal(Domain *domain, int number)
+{
+        /* By pid where there is no pidfd would be another process one day. */
+        if (domain->pidfd >= 0)
+                syscall(SYS_pidfd_send_signal, domain->pidfd, number, NULL, 0);
+        else if (domain->host.qmp && number == SIGTERM)
+                qmp_execute(domain->host.qmp, "quit", NULL, NULL, NULL);
+}
+
+static gboolean on_kill(gpointer data)
+{
+        Domain *domain = data;
+
+        domain->kill_timer = 0;
+        send_signal(domain, SIGKILL);
+        return G_SOURCE_REMOVE;
+}
+
+void domain_close(Domain *domain, const char *reason, DomainDone closed, gpointer data)
+{
+        Closer *closer;
+
+        if (domain->gone) {
+                closed(domain, NULL, data);
+                return;
+        }
+        closer = g_new(Closer, 1);
+        *closer = (Closer){ closed, data };
+        g_ptr_array_add(domain->closing, closer);
+        if (!domain->shutdown_reason)
+                domain->shutdown_reason = g_strdup(reason);
+        if (domain->kill_timer)
+                return;
+        if (!domain->connection && (domain->pid == 0 || process_is_over(domain))) {
+                become_gone(domain, reason); /* it never came to be */
+                return;
+        }
+        domain->kill_timer = g_timeout_add_seconds(CLOSE_SECONDS, on_kill, domain);
+        watch_process(domain);
+        send_signal(domain, SIGTERM);
 }
 
 /* ---- the connection ---- */
@@ -150,6 +242,7 @@ void domain_remove(Domain *domain)
         domain_drop_connection(domain);
         g_clear_handle_id(&domain->pid_watch, g_source_remove);
         g_clear_handle_id(&domain->save_retry, g_source_remove);
+        g_clear_handle_id(&domain->kill_timer, g_source_remove);
         for (guint i = 0; i < domain->jobs->len; i++)
                 job_set_host(domain->jobs->pdata[i], NULL);
         g_ptr_array_set_size(domain->jobs, 0);
@@ -327,9 +420,16 @@ static void go_on(Domain *domain)
                 return;
         }
         domain->host.qmp = domain->connection;
+        domain->observer->changed(domain, DOMAIN_CHANGED_QEMU | DOMAIN_CHANGED_PID, domain->observer_data);
         if (domain->host.capabilities->has[CAPABILITY_NAME])
                 qmp_execute(domain->host.qmp, "query-uuid", NULL, on_uuid, domain);
         domain_look_then(domain, on_first_look, NULL);
+}
+
+/* A storage daemon has QEMU's version and not its commands. */
+static char *capability_key(const Domain *domain)
+{
+        return g_strdup_printf("%s %s", domain->version, domain->has_guest ? "qemu" : "storage-daemon");
 }
 
 static void on_schema(JsonNode *result, const GError *error, gpointer data)
@@ -345,21 +445,42 @@ static void on_schema(JsonNode *result, const GError *error, gpointer data)
         domain->host.capabilities = capabilities_new(result);
         /* What cannot be served is not remembered: it may have lied about its version. */
         if (capabilities_suffice(domain->host.capabilities, NULL))
-                g_hash_table_insert(domain->capability_cache, g_strdup(domain->version),
+                g_hash_table_insert(domain->capability_cache, capability_key(domain),
                                     capabilities_ref(domain->host.capabilities));
         go_on(domain);
 }
 
 static gboolean is_the_same_qemu(Domain *domain, guint32 pid)
 {
-        g_autofree char *instance = instance_of(domain, pid);
+        /* Who listens was the service, before QEMU did. */
+        guint32 process = domain->launched ? domain->launched : pid;
+        g_autofree char *instance = instance_of(domain, process);
 
         if (*domain->instance && strcmp(domain->instance, instance) != 0)
                 return FALSE;
         g_free(domain->instance);
         domain->instance = g_steal_pointer(&instance);
-        domain->pid = pid;
+        domain->pid = process;
         return TRUE;
+}
+
+static void on_name(JsonNode *result, const GError *error, gpointer data)
+{
+        Domain *domain = data;
+        g_autofree char *key = NULL;
+
+        (void) error;
+        if (!domain->connection)
+                return;
+        domain->has_guest = result != NULL;
+        key = capability_key(domain);
+        g_clear_pointer(&domain->host.capabilities, capabilities_unref);
+        domain->host.capabilities = g_hash_table_lookup(domain->capability_cache, key);
+        if (domain->host.capabilities) {
+                capabilities_ref(domain->host.capabilities);
+                go_on(domain);
+        } else
+                qmp_execute(domain->connection, "query-qmp-schema", NULL, on_schema, domain);
 }
 
 static void on_ready(gpointer data)
@@ -374,13 +495,7 @@ static void on_ready(gpointer data)
         watch_process(domain);
         g_free(domain->version);
         domain->version = g_strdup(qmp_connection_version(domain->connection));
-        g_clear_pointer(&domain->host.capabilities, capabilities_unref);
-        domain->host.capabilities = g_hash_table_lookup(domain->capability_cache, domain->version);
-        if (domain->host.capabilities) {
-                capabilities_ref(domain->host.capabilities);
-                go_on(domain);
-        } else
-                qmp_execute(domain->connection, "query-qmp-schema", NULL, on_schema, domain);
+        qmp_execute(domain->connection, "query-name", NULL, on_name, domain);
 }
 
 static const QmpHandlers handlers = { on_ready, on_event, on_lost, on_late };

@@ -30,7 +30,7 @@ static void on_reply(JsonNode *result, const GError *error, gpointer data)
                 domain_look_then(control->domain, end, control);
 }
 
-static void stop_or_continue(Domain *domain, const char *command, DomainDone done, gpointer data)
+static void command(Domain *domain, const char *name, DomainDone done, gpointer data)
 {
         g_autoptr(GError) error = NULL;
 
@@ -50,15 +50,20 @@ static void stop_or_continue(Domain *domain, const char *command, DomainDone don
         }
         Control *control = g_new(Control, 1);
         *control = (Control){ domain_ref(domain), done, data };
-        qmp_execute(domain->host.qmp, command, NULL, on_reply, control);
+        qmp_execute(domain->host.qmp, name, NULL, on_reply, control);
+}
+
+void domain_shutdown(Domain *domain, DomainDone done, gpointer data)
+{
+        command(domain, "system_powerdown", done, data);
 }
 
 void domain_suspend(Domain *domain, DomainDone done, gpointer data)
 {
-        stop_or_continue(domain, "stop", done, data);
+        command(domain, "stop", done, data);
 }
 
 void domain_resume(Domain *domain, DomainDone done, gpointer data)
 {
-        stop_or_continue(domain, "cont", done, data);
+        command(domain, "cont", done, data);
 }

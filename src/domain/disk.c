@@ -6,10 +6,30 @@
 void disk_free(Disk *disk)
 {
         job_unref(disk->job);
+        disk_set_copy(disk, NULL, NULL, 0);
         chain_free(disk->chain);
         g_free(disk->target);
         g_free(disk->device);
         g_free(disk);
+}
+
+void disk_set_copy(Disk *disk, const char *target, const Options *options, guint32 uid)
+{
+        struct DiskCopy *copy = disk->copy;
+        JsonObject *json;
+
+        disk->copy = NULL;
+        if (copy) {
+                g_free(copy->target);
+                g_ptr_array_unref(copy->options);
+                g_free(copy);
+        }
+        if (!target)
+                return;
+        json = options_to_json(options);
+        disk->copy = g_new(struct DiskCopy, 1);
+        *disk->copy = (struct DiskCopy){ g_strdup(target), options_from_json(json), uid };
+        json_object_unref(json);
 }
 
 Disk *domain_add_disk(Domain *domain, const char *target, const char *device, Chain *chain)
@@ -96,8 +116,7 @@ static guint compare(const Chain *old, const Chain *new)
         return changes;
 }
 
-/* Answers whether the disk is made of other images now. */
-static gboolean set_chain(Disk *disk, Chain *chain)
+gboolean disk_set_chain(Disk *disk, Chain *chain)
 {
         g_autoptr(Chain) old = disk->chain;
 
@@ -114,7 +133,7 @@ gboolean disk_take_pivot(Disk *disk, const Job *job)
         if (strcmp(disk_source(disk), job->source) == 0)
                 chain = chain_pivoted(disk->chain, job->below ? job->below : "",
                                       job->driver->adds_layer ? job->target : NULL, job->target_format);
-        return chain && set_chain(disk, chain);
+        return chain && disk_set_chain(disk, chain);
 }
 
 static Disk *disk_of_device(Domain *domain, const char *device)
@@ -155,7 +174,7 @@ static gboolean update_disk(Domain *domain, const GraphRoot *root)
                 return FALSE;
         }
         if (disk)
-                return set_chain(disk, chain);
+                return disk_set_chain(disk, chain);
         add_disk(domain, root, chain);
         return TRUE;
 }

@@ -33,6 +33,9 @@ Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_ca
         domain->paths = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
         domain->begun = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
         domain->jobs = g_ptr_array_new_with_free_func((GDestroyNotify) job_unref);
+        domain->storages = g_ptr_array_new();
+        domain->closing = g_ptr_array_new_with_free_func(g_free);
+        domain->stopping = g_ptr_array_new_with_free_func(g_free);
         domain->pidfd = -1;
         return domain;
 }
@@ -50,10 +53,16 @@ void domain_unref(Domain *domain)
         g_assert(!domain->connection); /* domain_remove() came first */
         g_clear_handle_id(&domain->pid_watch, g_source_remove);
         g_clear_handle_id(&domain->save_retry, g_source_remove);
+        g_clear_handle_id(&domain->kill_timer, g_source_remove);
         if (domain->pidfd >= 0)
                 close(domain->pidfd);
         g_ptr_array_unref(domain->disks);
         g_ptr_array_unref(domain->jobs);
+        g_ptr_array_unref(domain->storages);
+        g_ptr_array_unref(domain->closing);
+        g_ptr_array_unref(domain->stopping);
+        domain_unref(domain->of);
+        definition_free(domain->definition);
         g_hash_table_unref(domain->paths);
         g_hash_table_unref(domain->begun);
         g_clear_pointer(&domain->look_next, g_array_unref);
@@ -68,6 +77,11 @@ void domain_unref(Domain *domain)
         for (guint i = 0; i < G_N_ELEMENTS(owned); i++)
                 g_free(owned[i]);
         g_free(domain);
+}
+
+Domain *domain_shown(Domain *domain)
+{
+        return domain->of ? domain->of : domain;
 }
 
 Job *domain_job_by_qemu_id(Domain *domain, const char *id)

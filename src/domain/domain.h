@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include "domain/definition.h"
 #include "graph/chain.h"
 #include "job/job.h"
 
@@ -22,6 +23,7 @@ typedef enum {
         DOMAIN_CHANGED_DISKS = 1 << 2,
         DOMAIN_CHANGED_JOBS = 1 << 3,
         DOMAIN_CHANGED_REASON = 1 << 4,
+        DOMAIN_CHANGED_QEMU = 1 << 5, /* version and capabilities */
 } DomainChange;
 
 typedef enum {
@@ -58,6 +60,12 @@ struct Disk {
         char *device; /* what QEMU knows it by: QOM path, else the BlockBackend's name */
         Chain *chain;
         Job *job; /* that runs on it, also one that QEMU has not accepted yet */
+        /* A copy that the next start begins again, NULL = none. */
+        struct DiskCopy {
+                char *target;
+                Options *options;
+                guint32 uid; /* of who started it */
+        } * copy;
 };
 
 struct Domain {
@@ -65,7 +73,7 @@ struct Domain {
         grefcount references;
         const DomainObserver *observer;
         gpointer observer_data;
-        /* Capabilities are the same for all QEMUs of one version string. */
+        /* Capabilities are the same for all QEMUs of one version string, and for all storage daemons. */
         GHashTable *capability_cache;
 
         char *name, *uuid;
@@ -82,6 +90,17 @@ struct Domain {
         gboolean shown;    /* the world knows of it */
         gboolean detached; /* by force: kept, unseen, for the jobs that go on in QEMU */
         char *late_command;
+        gboolean has_guest; /* it is no storage daemon */
+
+        /* of one that the service starts */
+        Definition *definition; /* NULL: somebody else started it */
+        gboolean persistent;    /* it stays when its QEMU has ended */
+        gboolean starting;      /* its QEMU is there, or nearly, and its guest has not run yet */
+        guint32 launched;       /* process, as whoever started it says */
+        struct Domain *of;      /* of a storage daemon: the domain whose disk it has open */
+        GPtrArray *storages;    /* Domain, borrowed: the storage daemons of this one */
+        GPtrArray *closing;     /* who waits for its QEMU's end */
+        GPtrArray *stopping;    /* who waits for that of its jobs, too */
 
         GPtrArray *disks;  /* Disk */
         GHashTable *paths; /* of files that QEMU was passed as descriptors: "/dev/fdset/N" → path */
@@ -90,7 +109,7 @@ struct Domain {
         /* connection */
         QmpConnection *connection; /* also before it is ready */
         int pidfd;
-        guint pid_watch, retry, retry_delay, poll;
+        guint pid_watch, retry, retry_delay, poll, kill_timer;
         gint64 connected_at; /* monotonic µs */
         gboolean poll_under_way;
         enum { STATUS_NOT_ASKED, STATUS_ASKED, STATUS_ASKED_IN_VAIN } status; /* query-status, for events */
@@ -125,6 +144,9 @@ const char *disk_source(const Disk *disk);
 gboolean domain_update_disks(Domain *domain);
 /* Where QEMU cannot be asked any more: what the job's record says of a pivot. */
 gboolean disk_take_pivot(Disk *disk, const Job *job);
+gboolean disk_set_chain(Disk *disk, Chain *chain); /* takes it */
+/* `options` and `target` are copied; NULL = none is to be begun again. */
+void disk_set_copy(Disk *disk, const char *target, const Options *options, guint32 uid);
 
 /* domain.c */
 Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_cache);
@@ -144,6 +166,8 @@ void domain_update_state(Domain *domain);
 /* record.c */
 Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
                          GHashTable *capability_cache);
+/* The name of its record in the journal. */
+char *domain_record_name(const Domain *domain);
 /* Sooner or later, synced; once at a time. Where that fails it is tried again and again. */
 void domain_save(Domain *domain);
 void domain_save_then(Domain *domain, DomainDone saved, gpointer data);
@@ -151,6 +175,9 @@ void domain_save_then(Domain *domain, DomainDone saved, gpointer data);
 void domain_host_passed(JobHost *host, gint64 fdset, const char *path);
 /* For a job's host: with what the job made of its disk. */
 void domain_host_save(JobHost *host, Job *job, JobLooked saved);
+
+/* The domain that the world knows: a storage daemon's is the one that it has open. */
+Domain *domain_shown(Domain *domain);
 
 /* external.c: jobs of somebody else, as the last look found them, get their place */
 void domain_find_external_jobs(Domain *domain);
@@ -164,6 +191,9 @@ void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gi
 /* Progress is asked for while a job runs, and not otherwise. */
 void domain_schedule_poll(Domain *domain);
 
+/* describe.c: in libvirt's form; `inactive`: what the next start will use */
+char *domain_describe(const Domain *domain, gboolean inactive);
+
 /* connect.c: the connection and what follows when it ends */
 /* `fd` is taken, -1: the socket at `path`. `attached` may be called before this returns. */
 void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data);
@@ -174,11 +204,21 @@ void domain_recover(Domain *domain);
 void domain_drop_connection(Domain *domain);
 /* Lets go of QEMU, but stays to learn of its end for the sake of the jobs. */
 void domain_detach(Domain *domain);
+/* Forgets the QEMU that has ended, for a new one. */
+void domain_renew(Domain *domain);
+/* Its QEMU is that process, says who started it. */
+void domain_set_process(Domain *domain, guint32 pid);
+/* As far as can be seen. */
+gboolean domain_process_runs(const Domain *domain);
+/* Has QEMU end, by SIGTERM, after a while by SIGKILL; `closed` when it has. */
+void domain_close(Domain *domain, const char *reason, DomainDone closed, gpointer data);
 /* Takes it out of service: no handler is called any more. Its jobs lose their host. */
 void domain_remove(Domain *domain);
 
 /* control.c: what callers ask for */
 void domain_suspend(Domain *domain, DomainDone done, gpointer data);
 void domain_resume(Domain *domain, DomainDone done, gpointer data);
+/* Asks the guest to, and does not wait for it. */
+void domain_shutdown(Domain *domain, DomainDone done, gpointer data);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Domain, domain_unref)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "domain/engine.h"
+#include "domain/launch.h"
 
 struct Engine {
         Journal *journal;
@@ -11,6 +12,8 @@ struct Engine {
         GPtrArray *domains, *jobs;
         GPtrArray *detached;  /* Domain: by force, with jobs that have not concluded */
         GPtrArray *attaching; /* Domain, borrowed: their attach is under way */
+        GPtrArray *storages;  /* Domain: the storage daemons of domains that are shut off */
+        Surroundings *surroundings;
         GHashTable *by_name, *by_id;
         gboolean may_tell;
         guint expiry;
@@ -32,12 +35,44 @@ Domain *engine_detached_domain(Engine *engine, const char *name);
 /* Its last job has concluded, or it is attached again. */
 void engine_forget_detached(Engine *engine, Domain *domain);
 
+/* The jobs of a domain that goes have no host any more. */
+void engine_forget_host(Engine *engine, Domain *domain);
+/* The storage daemon that has that disk open; NULL if there is none. */
+Domain *engine_storage(Engine *engine, const char *domain, const char *target);
+
 /* observe.c: what domains and jobs tell the engine */
 void engine_watch_domain(Engine *engine, Domain *domain);
+/* ImageUse of every layer of every disk but one, NULL = all. */
+GPtrArray *engine_list_uses(Engine *engine, const Domain *without, const char *target);
 void engine_add_job(Engine *engine, Job *job);
 /* `done` may be NULL. */
 void engine_remove_job(Engine *engine, Job *job, JournalDone done, gpointer data);
 void engine_expire_finished(Engine *engine);
+
+/* define.c: errors InvalidState, JobActive */
+gboolean engine_check_own(const Domain *domain, const char *what, GError **error);
+/* No job works on any of its disks. */
+gboolean engine_check_idle(const Domain *domain, GError **error);
+
+/* start.c */
+/* The program at `given`, else `name` from the usual directories. */
+char *engine_find_program(const char *given, const char *name, GError **error);
+/* Errors: ImageInUse. */
+gboolean engine_check_images_free(Engine *engine, const Domain *domain, const Disk *mine, GError **error);
+
+/* stop.c */
+/* Maybe all of them: who waits for that is told. */
+void engine_jobs_ended(Domain *domain);
+
+/* storage.c */
+/* For a job on a disk of a domain that is shut off: its place on the disk, the daemon, then its first step.
+ */
+void engine_start_storage_job(Engine *engine, Disk *disk, Job *job);
+/* `storage` is taken. */
+void engine_adopt_storage(Engine *engine, Domain *storage, Domain *of);
+void engine_forget_storage(Engine *engine, Domain *storage);
+/* The last of its jobs has ended, or never came to be: the daemon ends too. */
+void engine_job_left_storage(Engine *engine, Domain *storage, Disk *disk);
 
 /* recover.c: going on after a start */
 void engine_adopt_jobs(Engine *engine, Domain *domain);

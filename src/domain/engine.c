@@ -8,17 +8,20 @@
 #include "base/test-point.h"
 #include "domain/engine-private.h"
 
-Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data)
+Engine *engine_new(Journal *journal, Surroundings *surroundings, const EngineObserver *observer,
+                   gpointer data)
 {
         Engine *engine = g_new0(Engine, 1);
 
         engine->journal = journal;
+        engine->surroundings = surroundings;
         engine->observer = observer;
         engine->data = data;
         engine->capability_cache =
                 g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify) capabilities_unref);
         engine->domains = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
         engine->detached = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
+        engine->storages = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
         engine->jobs = g_ptr_array_new_with_free_func((GDestroyNotify) job_unref);
         engine->attaching = g_ptr_array_new();
         engine->by_name = g_hash_table_new(g_str_hash, g_str_equal);
@@ -51,6 +54,8 @@ void engine_stop(Engine *engine)
                 let_go(engine->domains->pdata[i]);
         for (guint i = 0; i < engine->detached->len; i++)
                 let_go(engine->detached->pdata[i]);
+        for (guint i = 0; i < engine->storages->len; i++)
+                let_go(engine->storages->pdata[i]);
 }
 
 void engine_free(Engine *engine)
@@ -63,10 +68,12 @@ void engine_free(Engine *engine)
         g_hash_table_unref(engine->by_name);
         g_hash_table_unref(engine->by_id);
         g_ptr_array_unref(engine->jobs);
+        g_ptr_array_unref(engine->storages);
         g_ptr_array_unref(engine->detached);
         g_ptr_array_unref(engine->domains);
         g_hash_table_unref(engine->capability_cache);
         journal_close(engine->journal);
+        surroundings_free(engine->surroundings);
         g_free(engine);
 }
 
@@ -104,7 +111,8 @@ static gboolean check_attach(Engine *engine, const char *name, const char *path,
         for (guint i = 0; i < engine->attaching->len; i++)
                 if (strcmp(((Domain *) engine->attaching->pdata[i])->name, name) == 0)
                         taken = engine->attaching->pdata[i];
-        if (taken && !taken->gone && (taken->path || taken->host.qmp || path)) {
+        if (taken && (taken->definition || !taken->gone) &&
+            (taken->definition || taken->path || taken->host.qmp || path)) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_EXISTS, "there is a domain '%s' already", name);
                 return FALSE;
         }
@@ -249,7 +257,10 @@ void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone do
         g_autoptr(GError) error = NULL;
         Detach *detach;
 
-        if (!check_detach(domain, force, &error)) {
+        if (domain->definition)
+                g_set_error(&error, BJ_ERROR, BJ_ERROR_INVALID_STATE,
+                            "domain '%s' is the service's own: Destroy or Undefine it", domain->name);
+        if (error || !check_detach(domain, force, &error)) {
                 done(domain, error, data);
                 return;
         }
@@ -269,11 +280,18 @@ void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone do
 
 /* ---- jobs ---- */
 
-static gboolean check_start(const Disk *disk, GError **error)
+static gboolean check_start(const Disk *disk, const Options *options, GError **error)
 {
         const Domain *domain = disk->domain;
 
-        if (domain->gone)
+        if (options_flag(options, "resume") && !domain->persistent)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                            "option 'resume': domain '%s' is not started again by this service, it is %s",
+                            domain->name, domain->definition ? "transient" : "attached");
+        else if (domain->gone && domain->starting)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' is being started",
+                            domain->name);
+        else if (domain->gone && !(domain->definition && domain->persistent))
                 g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' is %s", domain->name,
                             domain_state_name(domain->state));
         else if (disk->job && disk->job->driver->external)
@@ -297,21 +315,26 @@ void engine_start_job(Disk *disk, const JobDriver *driver, Options *options, con
                       guint32 uid, JobStarted started, gpointer data)
 {
         Domain *domain = disk->domain;
-        g_autoptr(Job) job = job_new(driver, domain->name, disk->target, disk->device);
+        gboolean off = domain->gone && domain->definition;
+        g_autoptr(Job) job = job_new(driver, domain->name, disk->target, off ? disk->target : disk->device);
         g_autoptr(GError) error = NULL;
 
         job->options = options;
         if (target || fd >= 0)
                 job_set_target(job, target, fd);
-        if (!check_start(disk, &error) || (driver->check && !driver->check(job, &error))) {
+        if (!check_start(disk, options, &error) || (driver->check && !driver->check(job, &error))) {
                 started(NULL, error, data);
                 return;
         }
         job->started_by = uid;
         job->speed = options_number(job->options, "speed");
-        job->instance = g_strdup(domain->instance);
         job->started = started;
         job->started_data = data;
+        if (off) {
+                engine_start_storage_job(disk->domain->observer_data, disk, job);
+                return;
+        }
+        job->instance = g_strdup(domain->instance);
         /* Its place on the disk is taken before QEMU is asked, so that two callers cannot both be first. */
         domain_add_job(domain, job);
         job->synced = domain->host.qmp != NULL;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "domain/domain.h"
+#include "domain/launch.h"
 
 /* All domains and all jobs, what is recorded of them, and what the outside can ask for. */
 
@@ -39,8 +40,9 @@ typedef struct {
         void (*record_set_aside)(const char *path, const char *why, gpointer data);
 } EngineObserver;
 
-/* `journal` is taken. */
-Engine *engine_new(Journal *journal, const EngineObserver *observer, gpointer data);
+/* `journal` and `surroundings` are taken. */
+Engine *engine_new(Journal *journal, Surroundings *surroundings, const EngineObserver *observer,
+                   gpointer data);
 /* Lets go of all QEMUs and answers everybody who waits. After that there is nothing to do but to free it. */
 void engine_stop(Engine *engine);
 void engine_free(Engine *engine);
@@ -53,7 +55,7 @@ void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data
 /* From now on there are listeners: Ready and Completed of jobs go out. */
 void engine_may_tell(Engine *engine);
 
-/* No job stands where the guest is held. */
+/* No job stands where the guest is held, and no domain is being started. */
 gboolean engine_is_calm(const Engine *engine);
 
 GPtrArray *engine_domains(Engine *engine); /* Domain */
@@ -70,6 +72,26 @@ void engine_attach(Engine *engine, const char *name, const char *path, int fd, D
 
 /* `done` when it is so on stable storage too. Errors: JobActive, Failed. */
 void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone done, gpointer data);
+
+/* `ignored` (char *): as definition_parse() has it; NULL = nothing is left out. `done` when it is on stable
+ * storage. Errors: InvalidArgument, LimitExceeded, Exists, NoSpace, Failed. */
+void engine_define(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data);
+/* The same, started, and gone when it ends. Errors: as these two have. */
+void engine_create(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data);
+/* Errors: InvalidState, JobActive, Failed. The domain that `done` is called with is NULL: it is gone. */
+void engine_undefine(Engine *engine, Domain *domain, DomainDone done, gpointer data);
+/* `done` when its guest runs. Errors: InvalidState, JobActive, NoSuchImage, ImageInUse, NotSupported,
+ * QemuError with QEMU's own words, NoSpace, Failed. */
+void engine_start_domain(Engine *engine, Domain *domain, DomainDone done, gpointer data);
+/* Its QEMU is ended as if the plug was pulled; `done` when it and its jobs have. Errors: InvalidState. */
+void engine_destroy(Domain *domain, DomainDone done, gpointer data);
+
+/* `layers`: ImageLayer of image/inspect.h, top first; `users`: for each of them a GPtrArray of texts. */
+typedef void (*ImageSeen)(const GPtrArray *layers, const GPtrArray *users, const GError *error,
+                          gpointer data);
+/* `format` NULL: as its first bytes say. Errors: NoSuchImage, InvalidArgument, LimitExceeded, Failed. */
+void engine_inspect_image(Engine *engine, const char *path, const char *format, ImageSeen seen,
+                          gpointer data);
 
 /* `options` is taken. `target` is the image that a copy, backup or snapshot makes, NULL for other jobs;
  * `fd`, which is taken, is one instead of that, or -1. `started` is called once QEMU has accepted the job,

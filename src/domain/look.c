@@ -181,6 +181,16 @@ static void on_block(JsonNode *result, const GError *error, gpointer data)
         look->block = result ? json_node_ref(result) : NULL;
 }
 
+static void on_exports(JsonNode *result, const GError *error, gpointer data)
+{
+        struct Look *look = data;
+        const Disk *disk = look->domain->disks->len > 0 ? look->domain->disks->pdata[0] : NULL;
+
+        note_error(look, error);
+        if (result && disk)
+                look->block = graph_devices_of_exports(result, disk->target);
+}
+
 static void on_nodes(JsonNode *result, const GError *error, gpointer data)
 {
         struct Look *look = data;
@@ -220,7 +230,12 @@ static void ask_graph(struct Look *look)
 {
         QmpConnection *qmp = look->domain->host.qmp;
 
-        qmp_execute(qmp, "query-block", NULL, on_block, look);
+        /* A storage daemon has no devices, but an export follows what jobs do to its node as a device does.
+         */
+        if (look->domain->of)
+                qmp_execute(qmp, "query-block-exports", NULL, on_exports, look);
+        else
+                qmp_execute(qmp, "query-block", NULL, on_block, look);
         if (!look->stream)
                 qmp_execute(qmp, "query-named-block-nodes", json_make("b:flat", TRUE, NULL), on_nodes, look);
         qmp_execute(qmp, "x-debug-query-block-graph", NULL, on_graph, look);

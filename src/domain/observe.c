@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "domain/tap.h"
+
 /* Domains and jobs speak to the engine, which keeps its lists true and hands on what the world may know. A
  * domain is not known to the world before its attach has succeeded. */
 
@@ -11,9 +13,10 @@ static gboolean is_known(Engine *engine, const Domain *domain)
         return engine_domain(engine, domain->name) == domain;
 }
 
+/* The one that the world knows. */
 static Domain *domain_of(const Job *job)
 {
-        return (Domain *) job->host;
+        return domain_shown((Domain *) job->host);
 }
 
 /* ---- from domains ---- */
@@ -42,12 +45,23 @@ static void on_disk_removed(Disk *disk, gpointer data)
                 engine->observer->disk_removed(disk, engine->data);
 }
 
+/* What a storage daemon's disk is made of, is what the domain's is made of. */
+static void mirror(const Disk *disk)
+{
+        Disk *shown = domain_disk(disk->domain->of, disk->target);
+
+        if (shown && disk->chain->layers->len > 0 && disk_set_chain(shown, chain_copy_below(disk->chain, 0)))
+                domain_save(shown->domain);
+}
+
 static void on_disk_changed(Disk *disk, guint changes, gpointer data)
 {
         Engine *engine = data;
 
         if (is_known(engine, disk->domain))
                 engine->observer->disk_changed(disk, changes, engine->data);
+        else if (disk->domain->of)
+                mirror(disk);
 }
 
 static void on_connection_lost(Domain *domain, const GError *error, gpointer data)
@@ -66,19 +80,53 @@ static void on_connection_regained(Domain *domain, gpointer data)
                 engine->observer->connection_regained(domain, engine->data);
 }
 
+typedef struct {
+        Engine *engine;
+        Domain *domain;
+} Removal;
+
+static gboolean on_removal(gpointer data)
+{
+        g_autofree Removal *removal = data;
+        g_autoptr(Domain) domain = removal->domain;
+
+        if (domain->gone && !domain->removed && domain->jobs->len == 0 &&
+            is_known(removal->engine, domain)) {
+                journal_remove(removal->engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
+                engine_remove_domain(removal->engine, domain);
+        }
+        return G_SOURCE_REMOVE;
+}
+
+/* A transient domain goes when its QEMU has ended and its jobs have told their ends: not at once, for
+ * whoever tells of that goes on with it. */
+static void remove_transient(Engine *engine, Domain *domain)
+{
+        Removal *removal;
+
+        if (!domain->definition || domain->persistent || !domain->gone || !is_known(engine, domain))
+                return;
+        removal = g_new(Removal, 1);
+        *removal = (Removal){ engine, domain_ref(domain) };
+        g_idle_add(on_removal, removal);
+}
+
 static void on_gone(Domain *domain, gpointer data)
 {
         Engine *engine = data;
 
         if (is_known(engine, domain))
                 engine->observer->domain_gone(domain, engine->data);
+        if (domain->definition)
+                taps_remove(domain->definition);
+        remove_transient(engine, domain);
 }
 
 static void on_late(Domain *domain, const char *command, gpointer data)
 {
         Engine *engine = data;
 
-        if (is_known(engine, domain))
+        if (is_known(engine, domain) || domain->of)
                 engine->observer->domain_late(domain, command, engine->data);
 }
 
@@ -155,16 +203,22 @@ static void on_job_refused(Job *job, const GError *error, gpointer data)
 static void on_job_concluded(Job *job, gpointer data)
 {
         Engine *engine = data;
-        Domain *domain = domain_of(job);
+        Domain *domain = domain_of(job), *host = (Domain *) job->host;
         Disk *disk = domain_disk(domain, job->disk);
 
         /* With QEMU gone nobody but the record can say which image is the disk. */
         if (disk && job->record.result == RESULT_PIVOTED && disk_take_pivot(disk, job))
                 domain_save(domain);
-        domain_drop_job(domain, job);
+        domain_drop_job(host, job);
+        if (host->of && disk)
+                disk_set_job(disk, NULL);
         tell_jobs_changed(engine, domain);
         engine->observer->job_concluded(job, engine->data);
         engine_expire_finished(engine);
+        remove_transient(engine, domain);
+        engine_jobs_ended(domain);
+        if (host->of)
+                engine_job_left_storage(engine, host, disk);
         if (domain->detached && domain->jobs->len == 0) {
                 /* Nobody needs it any more; a job whose host is gone has nothing left to do. */
                 journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
@@ -181,8 +235,15 @@ static void on_job_warning(Job *job, const char *text, gpointer data)
 
 static void on_job_dropped(Job *job, gpointer data)
 {
-        (void) data;
-        domain_drop_job(domain_of(job), job);
+        Domain *host = (Domain *) job->host;
+        Disk *disk = domain_disk(domain_of(job), job->disk);
+
+        domain_drop_job(host, job);
+        if (!host->of)
+                return;
+        if (disk)
+                disk_set_job(disk, NULL);
+        engine_job_left_storage(data, host, disk);
 }
 
 static const JobObserver job_observer = {
@@ -229,10 +290,8 @@ static void add_targets(GPtrArray *uses, const Domain *domain, const Job *job)
         }
 }
 
-/* Every layer of every disk but the job's own, and what other jobs make. */
-static GPtrArray *list_images(JobHost *host, const Job *job)
+GPtrArray *engine_list_uses(Engine *engine, const Domain *without, const char *target)
 {
-        Engine *engine = host->observer_data;
         GPtrArray *uses = g_ptr_array_new_with_free_func(image_use_free);
 
         for (guint i = 0; i < engine->domains->len; i++) {
@@ -241,15 +300,27 @@ static GPtrArray *list_images(JobHost *host, const Job *job)
                 for (guint j = 0; j < domain->disks->len; j++) {
                         const Disk *disk = domain->disks->pdata[j];
 
-                        if (&domain->host == host && strcmp(disk->target, job->disk) == 0)
+                        if (domain == without && strcmp(disk->target, target) == 0)
                                 continue;
                         for (guint k = 0; k < disk->chain->layers->len; k++)
                                 add_use(uses, chain_layer(disk->chain, k)->source,
                                         g_strdup_printf("disk '%s' of domain '%s'", disk->target,
                                                         domain->name));
                 }
-                add_targets(uses, domain, job);
         }
+        return uses;
+}
+
+/* Every layer of every disk but the job's own, and what other jobs make. */
+static GPtrArray *list_images(JobHost *host, const Job *job)
+{
+        Engine *engine = host->observer_data;
+        GPtrArray *uses = engine_list_uses(engine, domain_shown((Domain *) host), job->disk);
+
+        for (guint i = 0; i < engine->domains->len; i++)
+                add_targets(uses, engine->domains->pdata[i], job);
+        for (guint i = 0; i < engine->storages->len; i++)
+                add_targets(uses, engine->storages->pdata[i], job);
         return uses;
 }
 

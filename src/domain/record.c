@@ -40,22 +40,66 @@ void domain_host_passed(JobHost *host, gint64 fdset, const char *path)
         domain_save(domain);
 }
 
+static JsonObject *disk_to_json(const Disk *disk)
+{
+        JsonObject *object = json_make("s:target", disk->target, "s:device", disk->device, "a:chain",
+                                       chain_to_json(disk->chain), NULL);
+
+        if (disk->copy)
+                json_object_set_object_member(object, "copy",
+                                              json_make("s:target", disk->copy->target, "o:options",
+                                                        options_to_json(disk->copy->options), "i:uid",
+                                                        (gint64) disk->copy->uid, NULL));
+        return object;
+}
+
+static void disk_from_json(Domain *domain, JsonObject *object)
+{
+        const char *target = json_string(object, "target"), *device = json_string(object, "device");
+        JsonObject *copy = json_object(object, "copy");
+        Disk *disk;
+
+        if (!target || !device)
+                return;
+        disk = domain_add_disk(domain, target, device, chain_from_json(json_array(object, "chain")));
+        if (copy && json_string(copy, "target")) {
+                g_autoptr(GPtrArray) options = options_from_json(json_object(copy, "options"));
+                disk_set_copy(disk, json_string(copy, "target"), options,
+                              (guint32) json_integer(copy, "uid"));
+        }
+}
+
 static JsonObject *domain_to_json(const Domain *domain)
 {
         JsonArray *disks = json_array_new();
 
-        for (guint i = 0; i < domain->disks->len; i++) {
-                const Disk *disk = domain->disks->pdata[i];
-                json_array_add_object_element(disks,
-                                              json_make("s:target", disk->target, "s:device", disk->device,
-                                                        "a:chain", chain_to_json(disk->chain), NULL));
-        }
+        for (guint i = 0; i < domain->disks->len; i++)
+                json_array_add_object_element(disks, disk_to_json(domain->disks->pdata[i]));
         return json_make("s:name", domain->name, "s:uuid", domain->uuid, "s:path", domain->path, "i:pid",
                          (gint64) domain->pid, "s:instance", domain->instance, "s:qemu-version",
                          domain->version, "b:gone", domain->gone, "b:detached", domain->detached,
                          "b:crashed", domain->state == DOMAIN_CRASHED, "s:reason",
                          domain->gone ? domain->reason : "", "o:paths", paths_to_json(domain), "a:disks",
-                         disks, NULL);
+                         disks, "s:xml", domain->definition ? domain->definition->xml : NULL, "b:persistent",
+                         domain->persistent, "b:starting", domain->starting, "b:storage", domain->of != NULL,
+                         NULL);
+}
+
+/* A storage daemon's stands beside that of its domain, under a name that no domain can have. */
+char *domain_record_name(const Domain *domain)
+{
+        const Disk *disk = domain->of ? domain->disks->pdata[0] : NULL;
+
+        return disk ? g_strdup_printf("%s+%s", domain->name, disk->target) : g_strdup(domain->name);
+}
+
+static gboolean is_record_of(JsonObject *record, const char *file)
+{
+        const char *name = json_string(record, "name");
+
+        if (!json_boolean(record, "storage"))
+                return strcmp(name, file) == 0;
+        return g_str_has_prefix(file, name) && file[strlen(name)] == '+';
 }
 
 Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
@@ -63,14 +107,19 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
 {
         static const char *const texts[] = { "name", "uuid", "instance", "qemu-version", "reason" };
         JsonArray *disks = json_array(record, "disks");
+        g_autoptr(Definition) definition = NULL;
 
         for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
                 if (!json_string(record, texts[i]))
                         return NULL;
-        if (!disks || strcmp(json_string(record, "name"), name) != 0)
+        if (!disks || !is_record_of(record, name))
+                return NULL;
+        if (json_string(record, "xml") &&
+            !(definition = definition_parse(json_string(record, "xml"), NULL, NULL)))
                 return NULL;
 
-        Domain *domain = domain_new(name, journal, capability_cache);
+        Domain *domain = domain_new(json_string(record, "name"), journal, capability_cache);
+        domain->definition = g_steal_pointer(&definition);
         g_free(domain->uuid), domain->uuid = g_strdup(json_string(record, "uuid"));
         g_free(domain->instance), domain->instance = g_strdup(json_string(record, "instance"));
         g_free(domain->version), domain->version = g_strdup(json_string(record, "qemu-version"));
@@ -82,13 +131,10 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
         domain->detached = json_boolean(record, "detached");
         if (domain->gone)
                 domain->state = json_boolean(record, "crashed") ? DOMAIN_CRASHED : DOMAIN_SHUTOFF;
-        for (guint i = 0; i < json_array_get_length(disks); i++) {
-                JsonObject *disk = json_element(disks, i);
-                const char *target = json_string(disk, "target"), *device = json_string(disk, "device");
-
-                if (target && device)
-                        domain_add_disk(domain, target, device, chain_from_json(json_array(disk, "chain")));
-        }
+        domain->persistent = json_boolean(record, "persistent");
+        domain->starting = json_boolean(record, "starting") && !domain->gone;
+        for (guint i = 0; i < json_array_get_length(disks); i++)
+                disk_from_json(domain, json_element(disks, i));
         return domain;
 }
 
@@ -144,9 +190,10 @@ void domain_save(Domain *domain)
         g_clear_handle_id(&domain->save_retry, g_source_remove);
         domain->saving = domain->unsaved = TRUE;
         Save *save = g_new(Save, 1);
+        g_autofree char *name = domain_record_name(domain);
         *save = (Save){ domain_ref(domain), g_steal_pointer(&domain->save_waiters) };
-        journal_write(domain->host.journal, JOURNAL_DOMAINS, domain->name, domain_to_json(domain),
-                      JOURNAL_SYNCED, on_saved, save);
+        journal_write(domain->host.journal, JOURNAL_DOMAINS, name, domain_to_json(domain), JOURNAL_SYNCED,
+                      on_saved, save);
 }
 
 void domain_save_then(Domain *domain, DomainDone saved, gpointer data)
@@ -176,13 +223,17 @@ static void on_saved_for_job(Domain *domain, const GError *error, gpointer data)
 
 void domain_host_save(JobHost *host, Job *job, JobLooked saved)
 {
-        Domain *domain = (Domain *) host;
+        Domain *domain = domain_shown((Domain *) host);
         Disk *disk = domain_disk(domain, job->disk);
         JobSaver *saver = g_new(JobSaver, 1);
 
         /* With QEMU gone nobody but the job's record can say it, however it was seen to end before. */
-        if (disk && job->gone)
+        if (disk && job->gone && (job->driver->two_phase || job->driver->adds_layer) &&
+            (job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED))
                 disk_take_pivot(disk, job);
+        if (disk && options_flag(job->options, "resume"))
+                disk_set_copy(disk, job->record.result == RESULT_LOST ? job->target : NULL, job->options,
+                              job->started_by);
         *saver = (JobSaver){ job_ref(job), saved };
         domain_save_then(domain, on_saved_for_job, saver);
 }

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/error.h"
+#include "base/json.h"
 #include "job/backup.h"
 #include "job/commit.h"
 #include "job/copy.h"
@@ -38,7 +40,12 @@ static gboolean read_domain(const char *name, JsonObject *record, gpointer data)
 
         if (!domain)
                 return FALSE;
+        if (json_boolean(record, "storage")) {
+                g_ptr_array_add(engine->attaching, domain); /* until its domain is there */
+                return TRUE;
+        }
         engine_watch_domain(engine, domain);
+        domain->host.is_defined = domain->definition != NULL;
         if (domain->detached) {
                 g_ptr_array_add(engine->detached, domain);
                 return TRUE;
@@ -77,12 +84,20 @@ static int by_start_time(gconstpointer a, gconstpointer b)
 /* Gives an unfinished job back to its domain; answers FALSE for one that never came to be. */
 static gboolean place_job(Engine *engine, Job *job)
 {
-        Domain *domain = engine_domain(engine, job->domain);
+        Domain *domain = engine_domain(engine, job->domain), *storage;
 
         if (job->concluded)
                 return TRUE;
         if (!domain)
                 domain = engine_detached_domain(engine, job->domain);
+        storage = engine_storage(engine, job->domain, job->disk);
+        if (storage && strcmp(job->instance, storage->instance) == 0) {
+                Disk *disk = domain_disk(storage->of, job->disk);
+
+                domain = storage;
+                if (disk)
+                        disk_set_job(disk, job);
+        }
         if (domain)
                 domain_add_job(domain, job);
         /* That it was accepted is not synced: whether somebody was told of it before the machine went down
@@ -105,24 +120,85 @@ static void apply_pivot(Engine *engine, const Job *job)
 
         if (disk && job->driver->two_phase && !job->driver->external &&
             (job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED) &&
-            strcmp(job->instance, domain->instance) == 0 && disk_take_pivot(disk, job))
+            (strcmp(job->instance, domain->instance) == 0 || (domain->definition && !job->record.told)) &&
+            disk_take_pivot(disk, job))
                 domain_save(domain);
+}
+
+static gboolean is_domain_settled(const Domain *domain)
+{
+        /* Gone, connected and looked at, or found without an answer. */
+        if (!domain->gone && !domain->retry &&
+            (domain->look || domain->closing->len > 0 || (domain->connection && !domain->host.qmp)))
+                return FALSE;
+        for (guint i = 0; i < domain->jobs->len; i++)
+                if (((Job *) domain->jobs->pdata[i])->step)
+                        return FALSE;
+        return TRUE;
+}
+
+static gboolean are_settled(const GPtrArray *domains)
+{
+        for (guint i = 0; i < domains->len; i++)
+                if (!is_domain_settled(domains->pdata[i]))
+                        return FALSE;
+        return TRUE;
 }
 
 static gboolean is_settled(const Engine *engine)
 {
-        for (guint i = 0; i < engine->domains->len; i++) {
-                const Domain *domain = engine->domains->pdata[i];
+        return are_settled(engine->domains) && are_settled(engine->storages) && engine_is_calm(engine);
+}
 
-                /* Gone, connected and looked at, or found without an answer. */
-                if (!domain->gone && !domain->retry &&
-                    (domain->look || (domain->connection && !domain->host.qmp)))
-                        return FALSE;
-                for (guint j = 0; j < domain->jobs->len; j++)
-                        if (((Job *) domain->jobs->pdata[j])->step)
-                                return FALSE;
+/* ---- QEMUs whose start was cut off ---- */
+
+static void on_interrupted_ended(Domain *domain, const GError *error, gpointer data)
+{
+        (void) error;
+        if (domain->of)
+                engine_forget_storage(data, domain);
+}
+
+static void on_interrupted_found(Domain *domain, const GError *error, gpointer data)
+{
+        /* It may be slow, and holds its images in any case. */
+        if (g_error_matches(error, BJ_ERROR, BJ_ERROR_TIMEOUT)) {
+                domain_attach(domain, -1, on_interrupted_found, data);
+                return;
         }
-        return engine_is_calm(engine);
+        /* QEMU's word for a guest that has not run yet. */
+        if (!error && !domain->of && g_strcmp0(domain->run_state, "prelaunch") != 0) {
+                domain->starting = FALSE;
+                domain_save(domain);
+                return;
+        }
+        domain_close(domain, "the start was interrupted", on_interrupted_ended, data);
+}
+
+static void recover_domain(Engine *engine, Domain *domain)
+{
+        gboolean idle_storage = domain->of && domain->jobs->len == 0;
+
+        if (!domain->gone && (domain->starting || idle_storage)) {
+                domain_attach(domain, -1, on_interrupted_found, engine);
+                return;
+        }
+        domain_recover(domain);
+        if (domain->gone && idle_storage)
+                engine_forget_storage(engine, domain);
+}
+
+static void place_storages(Engine *engine)
+{
+        while (engine->attaching->len > 0) {
+                Domain *storage = g_ptr_array_remove_index(engine->attaching, 0);
+                Domain *of = engine_domain(engine, storage->name);
+
+                if (of && of->definition)
+                        engine_adopt_storage(engine, storage, of);
+                else
+                        domain_unref(storage);
+        }
 }
 
 static gboolean on_start_check(gpointer data)
@@ -140,6 +216,7 @@ void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data
 {
         journal_read(engine->journal, JOURNAL_DOMAINS, read_domain, on_damaged, engine);
         journal_read(engine->journal, JOURNAL_JOBS, read_job, on_damaged, engine);
+        place_storages(engine);
         g_ptr_array_sort(engine->jobs, by_start_time);
         for (guint i = 0; i < engine->jobs->len;) {
                 Job *job = engine->jobs->pdata[i];
@@ -161,8 +238,10 @@ void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data
         for (guint i = 0; i < engine->domains->len; i++) {
                 Domain *domain = engine->domains->pdata[i];
                 if (!only_jobs || domain->jobs->len > 0)
-                        domain_recover(domain);
+                        recover_domain(engine, domain);
         }
+        for (guint i = engine->storages->len; i-- > 0;)
+                recover_domain(engine, engine->storages->pdata[i]);
         for (guint i = 0; i < engine->detached->len; i++)
                 domain_recover(engine->detached->pdata[i]);
 }
@@ -183,6 +262,8 @@ void engine_may_tell(Engine *engine)
                 let_jobs_tell(engine->domains->pdata[i]);
         for (guint i = 0; i < engine->detached->len; i++)
                 let_jobs_tell(engine->detached->pdata[i]);
+        for (guint i = engine->storages->len; i-- > 0;)
+                let_jobs_tell(engine->storages->pdata[i]);
 }
 
 static void on_adopt_looked(Domain *domain, const GError *error, gpointer data)

@@ -52,8 +52,18 @@ Job *engine_job(Engine *engine, const char *id)
         return g_hash_table_lookup(engine->by_id, id);
 }
 
+static gboolean is_starting(const GPtrArray *domains)
+{
+        for (guint i = 0; i < domains->len; i++)
+                if (((Domain *) domains->pdata[i])->starting)
+                        return TRUE;
+        return FALSE;
+}
+
 gboolean engine_is_calm(const Engine *engine)
 {
+        if (is_starting(engine->domains) || is_starting(engine->attaching) || is_starting(engine->storages))
+                return FALSE;
         for (guint i = 0; i < engine->jobs->len; i++) {
                 const Job *job = engine->jobs->pdata[i];
 
@@ -64,7 +74,7 @@ gboolean engine_is_calm(const Engine *engine)
         return TRUE;
 }
 
-static void forget_host(Engine *engine, Domain *domain)
+void engine_forget_host(Engine *engine, Domain *domain)
 {
         for (guint i = 0; i < engine->jobs->len; i++)
                 if (((Job *) engine->jobs->pdata[i])->host == &domain->host)
@@ -83,7 +93,7 @@ void engine_remove_domain(Engine *engine, Domain *domain)
         g_autoptr(Domain) self = domain_ref(domain);
 
         engine_hide_domain(engine, domain);
-        forget_host(engine, domain);
+        engine_forget_host(engine, domain);
         domain_remove(domain);
 }
 
@@ -97,11 +107,21 @@ Domain *engine_detached_domain(Engine *engine, const char *name)
         return NULL;
 }
 
+Domain *engine_storage(Engine *engine, const char *name, const char *target)
+{
+        for (guint i = 0; i < engine->storages->len; i++) {
+                Domain *storage = engine->storages->pdata[i];
+                if (strcmp(storage->name, name) == 0 && domain_disk(storage, target))
+                        return storage;
+        }
+        return NULL;
+}
+
 void engine_forget_detached(Engine *engine, Domain *domain)
 {
         g_autoptr(Domain) self = domain_ref(domain);
 
         g_ptr_array_remove(engine->detached, domain);
-        forget_host(engine, domain);
+        engine_forget_host(engine, domain);
         domain_remove(domain);
 }

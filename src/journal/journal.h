@@ -29,6 +29,8 @@
  *                              only: it is what the lack of a record says too.
  *   record-outcome    synced   "result", after QEMU's graph was looked at and what a job wrote was flushed;
  *                              before anything is removed in QEMU or on disk, and before anybody is told.
+ *   record-domain     synced   of a domain that has a definition: the domain, with the images that its disk
+ *                              has now. Its next start uses them.
  *   tell              prepared "told", put in place by one rename right before Completed is sent: a SIGKILL
  *                              between these two system calls, and nothing else, leaves an end untold.
  *                              After a loss of power it is told again, to clients that all are new.
@@ -37,8 +39,11 @@
  * A call without a job object (Snapshot, Resize) has no "told": its record is removed when it is answered.
  *
  * WHAT IS RECORDED OF A DOMAIN: name, UUID, socket, which process (boot, pid, start time), how it ended, and
- * for each disk its chain. Written, synced, at the attach before the reply, then at each change of a chain,
- * at QEMU's end, and at a forced detach. It may be older than a job's record, which then counts.
+ * for each disk its chain. Of one that the service starts also the XML of its definition, whether it is just
+ * being started, and which copies the next start begins again; `domains/NAME+TARGET.json` is that of a
+ * storage daemon, which is there for a job on one disk. Written, synced, at the attach or the definition
+ * before the reply, then at each change of a chain, at QEMU's end, at a forced detach, and in a start twice:
+ * before the process, and before its guest runs. It may be older than a job's record, which then counts.
  *
  * WHAT CANNOT BE READ is set aside under NAME.json.damaged (or -2, -3, …) and reported: torn, foreign, of
  * another kind, of a newer version, or without sense. It never keeps the service from starting, and nothing

@@ -41,8 +41,8 @@ def test_systemd_understands_it(unit):
     assert analyze("verify", "--man=no", str(unit)) == (0, "")
 
 
-def test_exposure_is_at_most_2(unit):
-    status, said = analyze("security", "--offline=true", "--threshold=20", "--no-pager", str(unit))
+def test_exposure_is_at_most_3(unit):
+    status, said = analyze("security", "--offline=true", "--threshold=30", "--no-pager", str(unit))
     assert status == 0, said
 
 
@@ -58,7 +58,11 @@ def test_what_the_sandbox_must_not_take_away():
     found = settings()
     # /proc/PID/stat of QEMUs of other users; their sockets, wherever these lie; stat() of their images.
     assert found["ProtectProc"] == "default"
-    assert found["CapabilityBoundingSet"] == "CAP_DAC_OVERRIDE"
+    # The rights of QEMU's user, and an end for QEMUs; taps that are plugged into bridges.
+    assert found["CapabilityBoundingSet"].split() == ["CAP_DAC_OVERRIDE", "CAP_CHOWN", "CAP_SETUID", "CAP_SETGID",
+                                                      "CAP_KILL", "CAP_NET_ADMIN"]
+    # The monitors of QEMUs that outlive the service.
+    assert found["RuntimeDirectory"] == "blockjobd" and found["RuntimeDirectoryPreserve"] == "yes"
     # Images that a job has made invalid are removed where they lie.
     assert found["ProtectSystem"] == "full" and found["ProtectHome"] == "no" and found["PrivateTmp"] == "no" and found["PrivateDevices"] == "no"
     assert "PrivateUsers" not in found

@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/engine-private.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/test-point.h"
+#include "domain/images.h"
+#include "domain/tap.h"
+#include "job/copy.h"
+
+/* A domain of the service's own is started: its files are looked at, its QEMU comes up with the guest held,
+ * is put on record, begins the copies again that were cut off, and only then the guest runs. Dead before
+ * that, the next start of the service ends that QEMU: its guest has not run. */
+
+typedef struct {
+        Engine *engine;
+        Domain *domain;
+        Account *account;
+        guint next_copy;
+        GError *error;
+        DomainDone done;
+        gpointer data;
+} Start;
+
+static void finish(Start *start, const GError *error)
+{
+        start->domain->starting = FALSE;
+        start->done(start->domain, error, start->data);
+        g_clear_error(&start->error);
+        account_unref(start->account);
+        domain_unref(start->domain);
+        g_free(start);
+}
+
+/* ---- what would go wrong ---- */
+
+static gboolean names(const Disk *disk, guint from, const char *source)
+{
+        for (guint i = from; i < disk->chain->layers->len; i++)
+                if (strcmp(chain_layer(disk->chain, i)->source, source) == 0)
+                        return TRUE;
+        return FALSE;
+}
+
+static gboolean is_shared(const Domain *domain, const Disk *disk)
+{
+        const DefinitionDisk *definition =
+                domain->definition ? definition_disk(domain->definition, disk->target) : NULL;
+
+        return definition && (definition->shareable || definition->read_only || definition->cdrom);
+}
+
+/* What one of them writes, nobody else may have open. By name: two names of one file are found by QEMU's
+ * locks. */
+static gboolean collide(const Domain *domain, const Disk *mine, const Domain *other, const Disk *theirs)
+{
+        const char *source = disk_source(mine), *their_source = disk_source(theirs);
+
+        if (!*source || !*their_source || (is_shared(domain, mine) && is_shared(other, theirs)))
+                return FALSE;
+        return (!is_shared(domain, mine) && names(theirs, 0, source)) ||
+               (!is_shared(other, theirs) && names(mine, 0, their_source));
+}
+
+gboolean engine_check_images_free(Engine *engine, const Domain *domain, const Disk *mine, GError **error)
+{
+        for (guint i = 0; i < engine->domains->len; i++) {
+                const Domain *other = engine->domains->pdata[i];
+
+                for (guint j = 0; other != domain && j < other->disks->len; j++) {
+                        const Disk *theirs = other->disks->pdata[j];
+
+                        if ((other->gone && !theirs->job) || !collide(domain, mine, other, theirs))
+                                continue;
+                        g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE,
+                                    "disk '%s' of domain '%s' is '%s', which disk '%s' of domain '%s' uses",
+                                    mine->target, domain->name, disk_source(mine), theirs->target,
+                                    other->name);
+                        return FALSE;
+                }
+        }
+        return TRUE;
+}
+
+static gboolean check(Engine *engine, const Domain *domain, GError **error)
+{
+        if (!engine_check_own(domain, "starts it", error))
+                return FALSE;
+        if (!domain->gone || domain->starting) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' is %s already",
+                            domain->name,
+                            domain->starting ? "being started" : domain_state_name(domain->state));
+                return FALSE;
+        }
+        if (!engine_check_idle(domain, error))
+                return FALSE;
+        for (guint i = 0; i < domain->disks->len; i++)
+                if (!engine_check_images_free(engine, domain, domain->disks->pdata[i], error))
+                        return FALSE;
+        return TRUE;
+}
+
+char *engine_find_program(const char *given, const char *name, GError **error)
+{
+        g_autofree char *program = given ? g_strdup(given) : g_find_program_in_path(name);
+
+        if (!program)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_SUPPORTED, "'%s' is not installed", name);
+        else if (!g_file_test(program, G_FILE_TEST_IS_EXECUTABLE)) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_FAILED, "emulator '%s' %s", program,
+                            g_file_test(program, G_FILE_TEST_EXISTS) ? "is no program that can be started"
+                                                                     : "does not exist");
+                g_clear_pointer(&program, g_free);
+        }
+        return g_steal_pointer(&program);
+}
+
+/* ---- the last steps: the guest runs ---- */
+
+static void on_given_up(Domain *domain, const GError *error, gpointer data)
+{
+        Start *start = data;
+
+        (void) domain;
+        (void) error;
+        finish(start, start->error);
+}
+
+static void give_up(Start *start, const GError *error)
+{
+        start->error = g_error_copy(error);
+        domain_close(start->domain, "the start failed", on_given_up, start);
+}
+
+static void on_guest_runs(Domain *domain, const GError *error, gpointer data)
+{
+        Start *start = data;
+
+        if (error) {
+                give_up(start, error);
+                return;
+        }
+        domain->starting = FALSE;
+        domain_save(domain);
+        finish(start, NULL);
+}
+
+static void on_process_saved(Domain *domain, const GError *error, gpointer data)
+{
+        Start *start = data;
+
+        if (error) {
+                give_up(start, error);
+                return;
+        }
+        test_point("start-continue");
+        domain_resume(domain, on_guest_runs, start);
+}
+
+/* ---- copies that were cut off ---- */
+
+static void go_on(Start *start);
+
+static void on_copy_started(Job *job, const GError *error, gpointer data)
+{
+        Start *start = data;
+        GPtrArray *disks = start->domain->disks;
+        Disk *disk = start->next_copy < disks->len ? disks->pdata[start->next_copy] : NULL;
+
+        (void) job;
+        if (error && disk && disk->copy) {
+                g_autofree char *text =
+                        g_strdup_printf("the copy of disk '%s' to '%s' was not begun again: %s",
+                                        disk->target, disk->copy->target, error->message);
+
+                start->engine->observer->warning(start->domain, NULL, text, start->engine->data);
+                disk_set_copy(disk, NULL, NULL, 0);
+        }
+        start->next_copy++;
+        go_on(start);
+}
+
+static Options *options_of_copy(const struct DiskCopy *copy)
+{
+        JsonObject *json = options_to_json(copy->options);
+        Options *options = options_from_json(json);
+
+        json_object_unref(json);
+        if (!options_flag(options, "reuse"))
+                options_add(options, "reuse", 'b', NULL, TRUE);
+        return options;
+}
+
+static void go_on(Start *start)
+{
+        Domain *domain = start->domain;
+
+        for (; start->next_copy < domain->disks->len; start->next_copy++) {
+                Disk *disk = domain->disks->pdata[start->next_copy];
+                const struct DiskCopy *copy = disk->copy;
+
+                if (!copy)
+                        continue;
+                engine_start_job(disk, &copy_driver, options_of_copy(copy), copy->target, -1, copy->uid,
+                                 on_copy_started, start);
+                return;
+        }
+        test_point("start-record");
+        domain_save_then(domain, on_process_saved, start);
+}
+
+/* ---- the first steps ---- */
+
+static void on_launched(Domain *domain, const GError *error, gpointer data)
+{
+        Start *start = data;
+
+        (void) domain;
+        if (error)
+                finish(start, error);
+        else
+                go_on(start);
+}
+
+static void on_inspected(Domain *domain, GPtrArray *chains, const GError *error, gpointer data)
+{
+        Start *start = data;
+        g_autofree char *name = g_strdup_printf("qemu-system-%s", domain->definition->architecture);
+        g_autoptr(GError) failure = error ? g_error_copy(error) : NULL;
+        g_autofree char *program =
+                failure ? NULL : engine_find_program(domain->definition->emulator, name, &failure);
+        GStrv command = NULL;
+
+        if (domain->removed && !failure)
+                failure =
+                        g_error_new(BJ_ERROR, BJ_ERROR_NO_SUCH_DOMAIN, "domain '%s' is gone", domain->name);
+        if (!failure) {
+                g_auto(GStrv) taps = taps_names(domain->definition);
+                LaunchFacts facts = { .emulator = program,
+                                      .monitor_fd = 0,
+                                      .chains = (GPtrArray *const *) chains->pdata,
+                                      .taps = (const char *const *) taps };
+                command = definition_command_line(domain->definition, &facts, &failure);
+        }
+        /* The service may have been asked for much meanwhile. */
+        for (guint i = 0; !failure && i < domain->disks->len; i++)
+                engine_check_images_free(start->engine, domain, domain->disks->pdata[i], &failure);
+        if (!failure)
+                taps_make(domain->definition, start->account, &failure);
+        if (failure) {
+                g_strfreev(command);
+                finish(start, failure);
+                return;
+        }
+        domain_launch(domain, start->engine->surroundings, start->account, command, on_launched, start);
+}
+
+void engine_start_domain(Engine *engine, Domain *domain, DomainDone done, gpointer data)
+{
+        g_autoptr(GError) error = NULL;
+        g_autoptr(Account) account = NULL;
+        Start *start;
+
+        if (check(engine, domain, &error))
+                account = account_find(engine->surroundings->user, &error);
+        if (error) {
+                done(domain, error, data);
+                return;
+        }
+        start = g_new0(Start, 1);
+        *start = (Start){ .engine = engine,
+                          .domain = domain_ref(domain),
+                          .account = g_steal_pointer(&account),
+                          .done = done,
+                          .data = data };
+        domain->starting = TRUE;
+        test_point("start-inspect");
+        images_inspect(domain, start->account, on_inspected, start);
+}
