@@ -44,6 +44,8 @@ Domain *engine_storage(Engine *engine, const char *domain, const char *target);
 void engine_watch_domain(Engine *engine, Domain *domain);
 /* ImageUse of every layer of every disk but one, NULL = all. */
 GPtrArray *engine_list_uses(Engine *engine, const Domain *without, const char *target);
+/* A transient domain that has ended; else nothing. */
+void engine_remove_transient(Engine *engine, Domain *domain);
 void engine_add_job(Engine *engine, Job *job);
 /* `done` may be NULL. */
 void engine_remove_job(Engine *engine, Job *job, JournalDone done, gpointer data);

@@ -100,7 +100,7 @@ static gboolean on_removal(gpointer data)
 
 /* A transient domain goes when its QEMU has ended and its jobs have told their ends: not at once, for
  * whoever tells of that goes on with it. */
-static void remove_transient(Engine *engine, Domain *domain)
+void engine_remove_transient(Engine *engine, Domain *domain)
 {
         Removal *removal;
 
@@ -119,7 +119,7 @@ static void on_gone(Domain *domain, gpointer data)
                 engine->observer->domain_gone(domain, engine->data);
         if (domain->definition)
                 taps_remove(domain->definition);
-        remove_transient(engine, domain);
+        engine_remove_transient(engine, domain);
 }
 
 static void on_late(Domain *domain, const char *command, gpointer data)
@@ -215,7 +215,7 @@ static void on_job_concluded(Job *job, gpointer data)
         tell_jobs_changed(engine, domain);
         engine->observer->job_concluded(job, engine->data);
         engine_expire_finished(engine);
-        remove_transient(engine, domain);
+        engine_remove_transient(engine, domain);
         engine_jobs_ended(domain);
         if (host->of)
                 engine_job_left_storage(engine, host, disk);

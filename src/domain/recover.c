@@ -186,6 +186,8 @@ static void recover_domain(Engine *engine, Domain *domain)
         domain_recover(domain);
         if (domain->gone && idle_storage)
                 engine_forget_storage(engine, domain);
+        else
+                engine_remove_transient(engine, domain);
 }
 
 static void place_storages(Engine *engine)

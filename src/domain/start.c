@@ -181,14 +181,18 @@ static void on_copy_started(Job *job, const GError *error, gpointer data)
         go_on(start);
 }
 
+/* Its target is there by now, with what its header was to name. */
 static Options *options_of_copy(const struct DiskCopy *copy)
 {
-        JsonObject *json = options_to_json(copy->options);
-        Options *options = options_from_json(json);
+        Options *options = options_new();
 
-        json_object_unref(json);
-        if (!options_flag(options, "reuse"))
-                options_add(options, "reuse", 'b', NULL, TRUE);
+        for (guint i = 0; i < copy->options->len; i++) {
+                const Option *option = copy->options->pdata[i];
+
+                if (strcmp(option->key, "reuse") != 0 && strcmp(option->key, "relative") != 0)
+                        options_add(options, option->key, option->type, option->text, option->number);
+        }
+        options_add(options, "reuse", 'b', NULL, TRUE);
         return options;
 }
 
