@@ -129,23 +129,27 @@ static gboolean is_built_in(const CommandLine *line, ControllerType type, guint 
                (type == CONTROLLER_PCI || type == (line->is_q35 ? CONTROLLER_SATA : CONTROLLER_IDE));
 }
 
+static void set_number(JsonObject *device, const char *name, guint number)
+{
+        if (number)
+                json_object_set_int_member(device, name, number);
+}
+
 static void set_ports(JsonObject *device, const DefinitionController *controller, const char *driver)
 {
-        static const char *const names[] = { "chassis", "port", "chassis_nr", "max_ports", "p2", "p3" };
         guint chassis = controller->chassis ? controller->chassis : controller->index;
-        gboolean is_port = strcmp(driver, "pcie-root-port") == 0,
-                 is_bridge = strcmp(driver, "pci-bridge") == 0;
-        gboolean is_serial = controller->type == CONTROLLER_VIRTIO_SERIAL;
-        gboolean is_usb = controller->type == CONTROLLER_USB;
-        const guint values[] = {
-                is_port ? chassis : 0,          is_port ? controller->chassis_port : 0,
-                is_bridge ? chassis : 0,        is_serial ? controller->ports : 0,
-                is_usb ? controller->ports : 0, is_usb ? controller->ports : 0,
-        };
 
-        for (guint i = 0; i < G_N_ELEMENTS(values); i++)
-                if (values[i])
-                        json_object_set_int_member(device, names[i], values[i]);
+        if (strcmp(driver, "pcie-root-port") == 0) {
+                set_number(device, "chassis", chassis);
+                set_number(device, "port", controller->chassis_port);
+        } else if (strcmp(driver, "pci-bridge") == 0)
+                set_number(device, "chassis_nr", chassis);
+        else if (controller->type == CONTROLLER_VIRTIO_SERIAL)
+                set_number(device, "max_ports", controller->ports);
+        else if (controller->type == CONTROLLER_USB) {
+                set_number(device, "p2", controller->ports);
+                set_number(device, "p3", controller->ports);
+        }
 }
 
 static const char *find_driver(CommandLine *line, const DefinitionController *controller)
@@ -156,9 +160,9 @@ static const char *find_driver(CommandLine *line, const DefinitionController *co
                 if (models[i].type == controller->type &&
                     (!models[i].model || g_strcmp0(models[i].model, model) == 0))
                         return models[i].driver;
-        line_refuse(line, "machine type '%s' has no %s controller %u of model '%s'",
-                    line->is_q35 ? "q35" : "pc", type_names[controller->type], controller->index,
-                    model ? model : "");
+        line_refuse(line, "machine type '%s' has no %s controller %u%s%s%s", line->is_q35 ? "q35" : "pc",
+                    type_names[controller->type], controller->index, model ? " of model '" : "",
+                    model ? model : "", model ? "'" : "");
         return "";
 }
 
@@ -247,8 +251,7 @@ static guint first_usb_controller(const CommandLine *line)
         for (guint i = 0; i < controllers->len; i++) {
                 const DefinitionController *controller = controllers->pdata[i];
 
-                if (controller->type == CONTROLLER_USB &&
-                    has_controller(line, CONTROLLER_USB, controller->index))
+                if (controller->type == CONTROLLER_USB)
                         return controller->index;
         }
         return 0;

@@ -236,8 +236,8 @@ static void add_input(CommandLine *line, const DefinitionDevice *input, const ch
 
 static void add_video(CommandLine *line, const DefinitionDevice *video, const char *id, gboolean is_first)
 {
-        const Driver *driver =
-                find_driver(line, is_first ? first_videos : more_videos, video->model, NULL, "video");
+        const Driver *driver = find_driver(line, is_first ? first_videos : more_videos, video->model, NULL,
+                                           is_first ? "video" : "second video");
         gint64 kib = (gint64) video->vram;
         JsonObject *device;
 

@@ -146,22 +146,6 @@ static void on_define_looked(Domain *domain, GPtrArray *chains, const GError *er
         domain_save_then(domain, on_define_saved, data);
 }
 
-void engine_define(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data)
-{
-        g_autoptr(GError) error = NULL;
-        Domain *domain = begin(engine, xml, ignored, &error);
-        Define *define;
-
-        if (!domain) {
-                done(NULL, error, data);
-                return;
-        }
-        define = g_new(Define, 1);
-        *define = (Define){ engine, done, data };
-        domain->persistent = TRUE;
-        images_inspect(domain, NULL, on_define_looked, define);
-}
-
 static void on_create_started(Domain *domain, const GError *error, gpointer data)
 {
         Define *define = data;
@@ -176,19 +160,34 @@ static void on_create_started(Domain *domain, const GError *error, gpointer data
                 domain_unref(domain);
 }
 
-void engine_create(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data)
+static void define(Engine *engine, const char *xml, GPtrArray *ignored, gboolean persistent, DomainDone done,
+                   gpointer data)
 {
         g_autoptr(GError) error = NULL;
         Domain *domain = begin(engine, xml, ignored, &error);
-        Define *define;
+        Define *waiting;
 
         if (!domain) {
                 done(NULL, error, data);
                 return;
         }
-        define = g_new(Define, 1);
-        *define = (Define){ engine, done, data };
-        engine_start_domain(engine, domain, on_create_started, define);
+        waiting = g_new(Define, 1);
+        *waiting = (Define){ engine, done, data };
+        domain->persistent = persistent;
+        if (persistent)
+                images_inspect(domain, NULL, on_define_looked, waiting);
+        else
+                engine_start_domain(engine, domain, on_create_started, waiting);
+}
+
+void engine_define(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data)
+{
+        define(engine, xml, ignored, TRUE, done, data);
+}
+
+void engine_create(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data)
+{
+        define(engine, xml, ignored, FALSE, done, data);
 }
 
 gboolean engine_check_own(const Domain *domain, const char *what, GError **error)

@@ -17,7 +17,7 @@ void definition_image_free(gpointer data)
         g_free(data);
 }
 
-void definition_disk_free(gpointer data)
+static void disk_free(gpointer data)
 {
         DefinitionDisk *disk = data;
 
@@ -53,10 +53,12 @@ static void interface_free(gpointer data)
         g_free(interface);
 }
 
-static void character_free(gpointer data)
+void definition_character_free(gpointer data)
 {
         DefinitionCharacter *character = data;
 
+        if (!character)
+                return;
         g_free(character->backend);
         g_free(character->path);
         g_free(character->target);
@@ -87,10 +89,10 @@ Definition *definition_new(void)
 {
         Definition *definition = g_new0(Definition, 1);
 
-        definition->disks = g_ptr_array_new_with_free_func(definition_disk_free);
+        definition->disks = g_ptr_array_new_with_free_func(disk_free);
         definition->controllers = g_ptr_array_new_with_free_func(controller_free);
         definition->interfaces = g_ptr_array_new_with_free_func(interface_free);
-        definition->characters = g_ptr_array_new_with_free_func(character_free);
+        definition->characters = g_ptr_array_new_with_free_func(definition_character_free);
         definition->devices = g_ptr_array_new_with_free_func(device_free);
         definition->graphics = g_ptr_array_new_with_free_func(graphics_free);
         return definition;

@@ -241,7 +241,7 @@ static char *check_value(const char *value, const char *values, gboolean *ret_is
                         return g_strdup("text on one line");
         if (!*values)
                 return NULL;
-        if (*values == '/')
+        if (strcmp(values, "/") == 0 || strcmp(values, "/?") == 0)
                 return g_path_is_absolute(value) || (!*value && values[1] == '?')
                                ? NULL
                                : g_strdup("an absolute path");

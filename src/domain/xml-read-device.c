@@ -274,25 +274,26 @@ static gboolean read_channel(Reader *reader, xmlNode *node)
 }
 
 /* libvirt's first console is the first serial line, under both names: a device only once. */
-static void join_consoles(GPtrArray *characters)
+static void join_consoles(Definition *definition)
 {
+        g_autoptr(GPtrArray) all = g_steal_pointer(&definition->characters);
         gboolean has_serial = FALSE;
 
-        for (guint i = 0; i < characters->len; i++)
-                has_serial = has_serial ||
-                             ((DefinitionCharacter *) characters->pdata[i])->type == CHARACTER_SERIAL;
-        for (guint i = 0; i < characters->len; i++) {
-                DefinitionCharacter *character = characters->pdata[i];
+        definition->characters = g_ptr_array_new_with_free_func(definition_character_free);
+        for (guint i = 0; i < all->len; i++)
+                has_serial = has_serial || ((DefinitionCharacter *) all->pdata[i])->type == CHARACTER_SERIAL;
+        for (guint i = 0; i < all->len; i++) {
+                DefinitionCharacter *character = all->pdata[i];
 
-                if (character->type != CHARACTER_CONSOLE || g_strcmp0(character->target, "virtio") == 0)
-                        continue;
-                if (has_serial)
-                        g_ptr_array_remove_index(characters, i--);
-                else {
+                if (character->type == CHARACTER_CONSOLE && g_strcmp0(character->target, "virtio") != 0) {
+                        if (has_serial)
+                                continue;
                         character->type = CHARACTER_SERIAL;
                         g_clear_pointer(&character->target, g_free);
                         has_serial = TRUE;
                 }
+                all->pdata[i] = NULL;
+                g_ptr_array_add(definition->characters, character);
         }
 }
 
@@ -443,6 +444,6 @@ gboolean xml_read_devices(Reader *reader, xmlNode *devices)
                         }
         }
         reader->definition->emulator = xml_child_text(devices, "emulator");
-        join_consoles(reader->definition->characters);
+        join_consoles(reader->definition);
         return TRUE;
 }

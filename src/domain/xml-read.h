@@ -23,7 +23,7 @@ typedef struct {
 
 Definition *definition_new(void);
 void definition_image_free(gpointer image);
-void definition_disk_free(gpointer disk);
+void definition_character_free(gpointer character);
 
 /* ---- xml-grammar.c ---- */
 
@@ -68,4 +68,4 @@ gboolean xml_read_boot_order(Reader *reader, const xmlNode *device, guint *ret_o
 /* ---- xml-write.c ---- */
 
 /* As virsh prints it. */
-char *xml_dump(xmlNode *root);
+char *xml_dump(const xmlNode *root);

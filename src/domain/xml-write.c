@@ -9,41 +9,68 @@
 
 /* ---- text ---- */
 
-/* As libvirt writes it; what XML has no way to say becomes U+FFFD. */
-static void append_escaped(GString *text, const xmlChar *value, gboolean is_attribute)
+/* How libvirt writes: its own elements itself, and <metadata>, which it only keeps, with libxml2. (That
+ * would not do here: it does not escape the names of namespaces.) */
+typedef struct {
+        char quote;
+        const char *in_text, *in_value; /* what is escaped */
+} Style;
+
+static const Style own_style = { '\'', "<>&'\"", "<>&'\"\r\n\t" };
+static const Style metadata_style = { '"', "<>&", "<>&\"\r\n\t" };
+
+/* What XML has no way to say becomes U+FFFD. */
+static void append_escaped(GString *text, const char *value, const char *special)
 {
-        static const char special[] = "<>&'\"";
-        static const char *const words[] = { "&lt;", "&gt;", "&amp;", "&apos;", "&quot;" };
+        static const char all[] = "<>&'\"\n\t\r";
+        static const char *const words[] = { "&lt;",   "&gt;",  "&amp;", "&apos;",
+                                             "&quot;", "&#10;", "&#9;",  "&#13;" };
 
-        for (const char *c = (const char *) value; c && *c; c++) {
-                const char *found = strchr(special, *c);
-
-                if (found)
-                        g_string_append(text, words[found - special]);
-                else if (*c == '\r' || (is_attribute && (*c == '\n' || *c == '\t')))
-                        g_string_append_printf(text, "&#%d;", *c);
+        for (const char *c = value; c && *c; c++)
+                if (strchr(special, *c) || *c == '\r')
+                        g_string_append(text, words[strchr(all, *c) - all]);
                 else if (g_ascii_iscntrl(*c) && *c != '\n' && *c != '\t' && *c != '\x7f')
                         g_string_append(text, "\xef\xbf\xbd");
                 else
                         g_string_append_c(text, *c);
-        }
 }
 
-static void append_start(GString *text, const xmlNode *node)
+static void append_name(GString *text, const xmlNs *namespace, const xmlChar *name)
 {
-        g_string_append_printf(text, "<%s", node->name);
+        if (namespace && namespace->prefix)
+                g_string_append_printf(text, "%s:", namespace->prefix);
+        g_string_append(text, (const char *) name);
+}
+
+static void append_value(GString *text, const xmlChar *value, const Style *style)
+{
+        g_string_append_printf(text, "=%c", style->quote);
+        append_escaped(text, (const char *) value, style->in_value);
+        g_string_append_c(text, style->quote);
+}
+
+static void append_namespaces(GString *text, const xmlNode *node, const Style *style)
+{
         for (const xmlNs *namespace = node->nsDef; namespace; namespace = namespace->next) {
                 g_string_append(text, namespace->prefix ? " xmlns:" : " xmlns");
                 g_string_append(text, namespace->prefix ? (const char *) namespace->prefix : "");
-                g_string_append(text, "='");
-                append_escaped(text, namespace->href, TRUE);
-                g_string_append_c(text, '\'');
+                append_value(text, namespace->href, style);
         }
+}
+
+static void append_start(GString *text, const xmlNode *node, const Style *style)
+{
+        g_string_append_c(text, '<');
+        append_name(text, node->ns, node->name);
+        if (style == &metadata_style)
+                append_namespaces(text, node, style);
         for (const xmlAttr *attribute = node->properties; attribute; attribute = attribute->next) {
-                g_string_append_printf(text, " %s='", attribute->name);
-                append_escaped(text, attribute->children ? attribute->children->content : NULL, TRUE);
-                g_string_append_c(text, '\'');
+                g_string_append_c(text, ' ');
+                append_name(text, attribute->ns, attribute->name);
+                append_value(text, attribute->children ? attribute->children->content : NULL, style);
         }
+        if (style != &metadata_style)
+                append_namespaces(text, node, style);
         g_string_append(text, node->children ? ">" : "/>");
 }
 
@@ -55,37 +82,22 @@ static gboolean has_text(const xmlNode *node)
         return FALSE;
 }
 
-/* As it was written, as libvirt does. */
-static gboolean append_metadata(GString *text, xmlNode *node, int depth)
-{
-        xmlBuffer *buffer;
-
-        if (depth != 1 || node->type != XML_ELEMENT_NODE ||
-            strcmp((const char *) node->name, "metadata") != 0)
-                return FALSE;
-        buffer = xmlBufferCreate();
-        xmlNodeDump(buffer, node->doc, node, 0, 0);
-        g_string_append(text, (const char *) xmlBufferContent(buffer));
-        xmlBufferFree(buffer);
-        return TRUE;
-}
-
 /* `depth` < 0: as it is, on no lines of its own. */
-static void append_node(GString *text, xmlNode *node, int depth)
+static void append_node(GString *text, const xmlNode *node, int depth, const Style *style)
 {
-        const char *content = (const char *) node->content;
-        int below = depth < 0 || has_text(node) ? -1 : depth + 1;
+        const char *content = node->type == XML_ELEMENT_NODE ? NULL : (const char *) node->content;
+        gboolean is_metadata = depth == 1 && node->type == XML_ELEMENT_NODE && !node->ns &&
+                               strcmp((const char *) node->name, "metadata") == 0;
+        int below = depth < 0 || is_metadata || has_text(node) ? -1 : depth + 1;
 
         if (depth > 0)
                 g_string_append_printf(text, "\n%*s", depth * INDENT, "");
-        if (append_metadata(text, node, depth))
-                return;
         switch (node->type) {
         case XML_TEXT_NODE:
-                append_escaped(text, node->content, FALSE);
+                append_escaped(text, content, style->in_text);
                 return;
         case XML_CDATA_SECTION_NODE:
-                g_string_append_printf(text, "<![CDATA[%s]]>", content);
+                g_string_append_printf(text, "<![CDATA[%s]]>", content ? content : "");
                 return;
         case XML_COMMENT_NODE:
                 g_string_append_printf(text, "<!--%s-->", content ? content : "");
@@ -95,22 +107,27 @@ static void append_node(GString *text, xmlNode *node, int depth)
                                        content ? content : "");
                 return;
         default:
-                append_start(text, node);
+                break;
         }
-        for (xmlNode *child = node->children; child; child = child->next)
-                append_node(text, child, below);
+        if (is_metadata)
+                style = &metadata_style;
+        append_start(text, node, style);
+        for (const xmlNode *child = node->children; child; child = child->next)
+                append_node(text, child, below, style);
         if (!node->children)
                 return;
         if (below > 0)
                 g_string_append_printf(text, "\n%*s", depth * INDENT, "");
-        g_string_append_printf(text, "</%s>", node->name);
+        g_string_append(text, "</");
+        append_name(text, node->ns, node->name);
+        g_string_append_c(text, '>');
 }
 
-char *xml_dump(xmlNode *root)
+char *xml_dump(const xmlNode *root)
 {
         GString *text = g_string_new(NULL);
 
-        append_node(text, root, 0);
+        append_node(text, root, 0, &own_style);
         g_string_append_c(text, '\n');
         return g_string_free(text, FALSE);
 }
@@ -237,41 +254,40 @@ static void write_format(xmlNode *disk, const char *format)
         set(driver, "type", format);
 }
 
-/* The images under the first; returns what comes behind all that was written. */
-static xmlNode *write_backing(xmlNode *source, const DiskImages *images, guint *index)
+/* The images under the first, each with its number from `first` on, 0 = none has one. */
+static xmlNode *write_backing(xmlNode *source, const DiskImages *images, guint first)
 {
-        xmlNode *first = xmlNewDocNode(source->doc, NULL, BAD_CAST "backingStore", NULL), *store = first;
+        xmlNode *chain = xmlNewDocNode(source->doc, NULL, BAD_CAST "backingStore", NULL), *store = chain;
 
         for (guint i = 1; i < images->images->len; i++) {
                 const DefinitionImage *image = images->images->pdata[i];
 
                 set(store, "type", "file");
-                if (*index)
-                        set_number(store, "index", (*index)++);
+                if (first)
+                        set_number(store, "index", first + i);
                 set(add(store, "format"), "type", image->format);
                 write_source(store, NULL, image->source);
                 store = add(store, "backingStore");
         }
-        xmlAddNextSibling(source, first);
-        return first;
+        xmlAddNextSibling(source, chain);
+        return chain;
 }
 
-static void write_mirror(xmlNode *behind, const DiskImages *images, guint *index)
+static void write_mirror(xmlNode *behind, const DiskImages *images, guint number)
 {
         xmlNode *mirror = xmlNewDocNode(behind->doc, NULL, BAD_CAST "mirror", NULL);
         const DefinitionImage *image = &images->mirror;
-        gboolean is_copy = strcmp(images->mirror_job, "copy") == 0;
-        xmlNode *source;
 
         set(mirror, "type", "file");
         if (image->format && *image->format)
                 set(add(mirror, "format"), "type", image->format);
         if (image->source) {
-                source = write_source(mirror, NULL, image->source);
-                if (*index)
-                        set_number(source, "index", (*index)++);
+                xmlNode *source = write_source(mirror, NULL, image->source);
+
+                if (number)
+                        set_number(source, "index", number);
                 /* For those who knew libvirt when it copied to files alone. */
-                if (is_copy && xml_has(mirror, "type", "file")) {
+                if (strcmp(images->mirror_job, "copy") == 0 && xml_has(mirror, "type", "file")) {
                         set(mirror, "file", image->source);
                         set(mirror, "format", image->format);
                 }
@@ -282,12 +298,26 @@ static void write_mirror(xmlNode *behind, const DiskImages *images, guint *index
         xmlAddNextSibling(behind, mirror);
 }
 
-static void write_disk(xmlNode *disk, const DefinitionDisk *definition, const DiskImages *images,
-                       guint *index)
+/* Where in the chain the mirror is, as the target of a commit; behind its end if it is not. */
+static guint mirror_depth(const DiskImages *images)
+{
+        guint depth = 0;
+
+        while (depth < images->images->len &&
+               g_strcmp0(((DefinitionImage *) images->images->pdata[depth])->source,
+                         images->mirror.source) != 0)
+                depth++;
+        return depth;
+}
+
+/* Returns the number for the next image. */
+static guint write_disk(xmlNode *disk, const DefinitionDisk *definition, const DiskImages *images,
+                        guint first)
 {
         const DefinitionImage *top =
                 images->images && images->images->len > 0 ? images->images->pdata[0] : NULL;
         xmlNode *source = xml_child(disk, "source"), *last;
+        guint depth;
 
         drop_child(disk, "backingStore");
         if (!top || strcmp(top->source, definition->image.source) != 0) {
@@ -297,13 +327,15 @@ static void write_disk(xmlNode *disk, const DefinitionDisk *definition, const Di
                 source = top ? write_source(disk, next, top->source) : NULL;
         }
         if (!source)
-                return;
+                return first;
         write_format(disk, top->format && *top->format ? top->format : definition->image.format);
-        if (*index)
-                set_number(source, "index", (*index)++);
-        last = images->whole_chain ? write_backing(source, images, index) : source;
+        if (first)
+                set_number(source, "index", first);
+        last = images->whole_chain ? write_backing(source, images, first) : source;
+        depth = images->mirror_job ? mirror_depth(images) : 0;
         if (images->mirror_job)
-                write_mirror(last, images, index);
+                write_mirror(last, images, first ? first + depth : 0);
+        return first ? first + MAX(images->images->len, depth + 1) : 0;
 }
 
 char *definition_to_xml(const Definition *definition, const DiskImages *disks, guint n_disks, guint id)
@@ -311,8 +343,7 @@ char *definition_to_xml(const Definition *definition, const DiskImages *disks, g
         Reader reader = { NULL };
         xmlDoc *document = xml_open(&reader, definition->xml);
         xmlNode *root = document ? xmlDocGetRootElement(document) : NULL;
-        guint index =
-                id ? 1 : 0; /* of images, counted over all disks of a domain that runs; 0 = not at all */
+        guint number = id ? 1 : 0; /* of images, counted over all disks of a domain that runs */
         char *text;
 
         /* It was read before, or it had not been kept. */
@@ -327,7 +358,8 @@ char *definition_to_xml(const Definition *definition, const DiskImages *disks, g
                         continue;
                 for (guint i = 0; i < n_disks; i++)
                         if (strcmp(disks[i].target, target) == 0)
-                                write_disk(node, definition_disk(definition, target), &disks[i], &index);
+                                number = write_disk(node, definition_disk(definition, target), &disks[i],
+                                                    number);
         }
         text = xml_dump(root);
         xmlFreeDoc(document);
