@@ -519,6 +519,13 @@ void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data)
         open_connection(domain, fd);
 }
 
+void domain_attach_again(Domain *domain, DomainDone attached, gpointer data)
+{
+        domain->attached = attached;
+        domain->attached_data = data;
+        set_retry(domain);
+}
+
 void domain_recover(Domain *domain)
 {
         g_autofree char *instance = instance_of(domain, domain->pid);

@@ -197,6 +197,8 @@ char *domain_describe(const Domain *domain, gboolean inactive);
 /* connect.c: the connection and what follows when it ends */
 /* `fd` is taken, -1: the socket at `path`. `attached` may be called before this returns. */
 void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data);
+/* The same to the socket at `path`, after a while: it was busy. */
+void domain_attach_again(Domain *domain, DomainDone attached, gpointer data);
 /* Ends an attach, if one is under way. */
 void domain_end_attach(Domain *domain, const GError *error);
 /* Connects a domain from its record again, with its jobs, or finds out that its QEMU is gone. */

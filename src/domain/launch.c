@@ -114,7 +114,7 @@ static void on_attached(Domain *domain, const GError *error, gpointer data)
         /* It takes connections as soon as it is there and answers when it has opened its images. */
         else if (g_error_matches(error, BJ_ERROR, BJ_ERROR_TIMEOUT) && domain_process_runs(domain) &&
                  g_get_monotonic_time() < launch->deadline)
-                domain_attach(domain, -1, on_attached, launch);
+                domain_attach_again(domain, on_attached, launch);
         else
                 fail(launch, error);
 }

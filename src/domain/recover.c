@@ -163,7 +163,7 @@ static void on_interrupted_found(Domain *domain, const GError *error, gpointer d
 {
         /* It may be slow, and holds its images in any case. */
         if (g_error_matches(error, BJ_ERROR, BJ_ERROR_TIMEOUT)) {
-                domain_attach(domain, -1, on_interrupted_found, data);
+                domain_attach_again(domain, on_interrupted_found, data);
                 return;
         }
         /* QEMU's word for a guest that has not run yet. */
