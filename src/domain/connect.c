@@ -128,7 +128,14 @@ static gboolean on_process_over(int fd, GIOCondition condition, gpointer data)
         (void) condition;
         domain->pid_watch = 0;
         /* With a connection still there, what QEMU said last is read first, up to its end. */
-        if (!domain->connection && !domain->gone)
+        if (domain->connection || domain->gone)
+                return G_SOURCE_REMOVE;
+        if (domain->attached) { /* it was to be tried again */
+                g_autoptr(GError) error = g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED, "QEMU went away");
+
+                domain_drop_connection(domain);
+                domain_end_attach(domain, error);
+        } else
                 become_gone(domain, "QEMU went away");
         return G_SOURCE_REMOVE;
 }
@@ -202,12 +209,12 @@ void domain_close(Domain *domain, const char *reason, DomainDone closed, gpointe
         g_ptr_array_add(domain->closing, closer);
         if (!domain->shutdown_reason)
                 domain->shutdown_reason = g_strdup(reason);
-        if (domain->kill_timer)
-                return;
-        if (!domain->connection && (domain->pid == 0 || process_is_over(domain))) {
+        if (!domain->connection && (domain->pid == 0 ? !domain->retry : process_is_over(domain))) {
                 become_gone(domain, reason); /* it never came to be */
                 return;
         }
+        if (domain->kill_timer)
+                return;
         domain->kill_timer = g_timeout_add_seconds(CLOSE_SECONDS, on_kill, domain);
         watch_process(domain);
         send_signal(domain, SIGTERM);

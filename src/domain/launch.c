@@ -88,6 +88,11 @@ static void on_closed(Domain *domain, const GError *error, gpointer data)
                 g_clear_error(&launch->error);
                 launch->error = g_error_new(BJ_ERROR, code == BJ_ERROR_IMAGE_IN_USE ? code : BJ_ERROR_QEMU,
                                             "domain '%s' did not start: %s", domain->name, words);
+        } else if (g_error_matches(launch->error, BJ_ERROR, BJ_ERROR_DISCONNECTED)) {
+                g_clear_error(&launch->error);
+                launch->error = g_error_new(BJ_ERROR, BJ_ERROR_QEMU,
+                                            "domain '%s' did not start: '%s' ended without a word",
+                                            domain->name, launch->command[0]);
         }
         domain_save_then(domain, on_failed_saved, launch);
 }
@@ -96,7 +101,11 @@ static void fail(Launch *launch, const GError *error)
 {
         Domain *domain = launch->domain;
 
-        if (!launch->error)
+        if (domain->shutdown_reason)
+                launch->error =
+                        g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' did not start: %s",
+                                    domain->name, domain->shutdown_reason);
+        else
                 launch->error = g_error_new(BJ_ERROR, error->code, "domain '%s' did not start: %s",
                                             domain->name, error->message);
         domain_drop_connection(domain);
@@ -132,8 +141,11 @@ static void on_launched(guint32 pid, const GError *error, gpointer data)
                 return;
         }
         domain_set_process(domain, pid);
+        /* As long as it has not opened its monitor, nothing else says which process it is. */
+        domain_save(domain);
         test_point("launch-connect");
-        launch->deadline = g_get_monotonic_time() + LAUNCH_SECONDS * G_USEC_PER_SEC;
+        launch->deadline =
+                g_get_monotonic_time() + (test_omits("patience") ? 0 : LAUNCH_SECONDS) * G_USEC_PER_SEC;
         domain_attach(domain, -1, on_attached, launch);
 }
 

@@ -461,6 +461,9 @@ static void handle_resume_event(Domain *domain, JsonObject *data, gint64 when)
 static void handle_shutdown_event(Domain *domain, JsonObject *data, gint64 when)
 {
         (void) when;
+        /* What asked for the end has said why; QEMU knows of a signal only. */
+        if (domain->closing->len > 0)
+                return;
         g_free(domain->shutdown_reason);
         domain->shutdown_reason = g_strdup(json_string(data, "reason") ?: "shutdown");
 }

@@ -60,7 +60,7 @@ static void on_disk_changed(Disk *disk, guint changes, gpointer data)
 
         if (is_known(engine, disk->domain))
                 engine->observer->disk_changed(disk, changes, engine->data);
-        else if (disk->domain->of)
+        else if (disk->domain->of && changes & DISK_CHANGED_CHAIN)
                 mirror(disk);
 }
 
@@ -94,6 +94,7 @@ static gboolean on_removal(gpointer data)
             is_known(removal->engine, domain)) {
                 journal_remove(removal->engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);
                 engine_remove_domain(removal->engine, domain);
+                engine_jobs_ended(domain);
         }
         return G_SOURCE_REMOVE;
 }

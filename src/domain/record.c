@@ -114,6 +114,9 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
                         return NULL;
         if (!disks || !is_record_of(record, name))
                 return NULL;
+        if (json_object_has_member(record, "xml") && !json_object_get_null_member(record, "xml") &&
+            !json_string(record, "xml"))
+                return NULL;
         if (json_string(record, "xml") &&
             !(definition = definition_parse(json_string(record, "xml"), NULL, NULL)))
                 return NULL;

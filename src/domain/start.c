@@ -53,14 +53,15 @@ static gboolean is_shared(const Domain *domain, const Disk *disk)
 
 /* What one of them writes, nobody else may have open. By name: two names of one file are found by QEMU's
  * locks. */
-static gboolean collide(const Domain *domain, const Disk *mine, const Domain *other, const Disk *theirs)
+static const char *find_collision(const Domain *domain, const Disk *mine, const Domain *other,
+                                  const Disk *theirs)
 {
         const char *source = disk_source(mine), *their_source = disk_source(theirs);
 
-        if (!*source || !*their_source || (is_shared(domain, mine) && is_shared(other, theirs)))
-                return FALSE;
-        return (!is_shared(domain, mine) && names(theirs, 0, source)) ||
-               (!is_shared(other, theirs) && names(mine, 0, their_source));
+        if (*source && !is_shared(domain, mine) && names(theirs, 0, source))
+                return source;
+        return *their_source && !is_shared(other, theirs) && names(mine, 0, their_source) ? their_source
+                                                                                          : NULL;
 }
 
 gboolean engine_check_images_free(Engine *engine, const Domain *domain, const Disk *mine, GError **error)
@@ -70,13 +71,16 @@ gboolean engine_check_images_free(Engine *engine, const Domain *domain, const Di
 
                 for (guint j = 0; other != domain && j < other->disks->len; j++) {
                         const Disk *theirs = other->disks->pdata[j];
+                        const char *image = !other->gone || theirs->job
+                                                    ? find_collision(domain, mine, other, theirs)
+                                                    : NULL;
 
-                        if ((other->gone && !theirs->job) || !collide(domain, mine, other, theirs))
+                        if (!image)
                                 continue;
                         g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE,
-                                    "disk '%s' of domain '%s' is '%s', which disk '%s' of domain '%s' uses",
-                                    mine->target, domain->name, disk_source(mine), theirs->target,
-                                    other->name);
+                                    "disk '%s' of domain '%s' has image '%s', which disk '%s' of domain "
+                                    "'%s' uses",
+                                    mine->target, domain->name, image, theirs->target, other->name);
                         return FALSE;
                 }
         }

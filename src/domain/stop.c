@@ -20,7 +20,9 @@ static void on_closed(Domain *domain, const GError *error, gpointer data)
 
 void engine_jobs_ended(Domain *domain)
 {
-        while (domain->gone && domain->jobs->len == 0 && domain->stopping->len > 0) {
+        /* A transient one is to be no more when the caller hears of it. */
+        while (domain->gone && domain->jobs->len == 0 && domain->stopping->len > 0 &&
+               (domain->persistent || domain->removed)) {
                 g_autofree Stop *stop = g_ptr_array_steal_index(domain->stopping, 0);
                 stop->done(domain, NULL, stop->data);
         }

@@ -15,6 +15,7 @@ from kit.bus import ACCESS_DENIED, INTERACTION_REQUIRED, NAME, ROOT
 from kit.caller import body
 from kit.images import KIB
 from kit.bus import options
+from kit.own import Owner, domain_xml
 
 FREE = None
 
@@ -22,10 +23,18 @@ FREE = None
 METHODS = {
     ("Manager", "AttachDomain"): lambda place: body("somename", place.listener_path, {}),
     ("Manager", "AttachDomainFd"): lambda place: "('somename', handle 0, @a{sv} {})",
+    ("Manager", "DefineDomain"): lambda place: body(domain_xml("somename"), {}),
+    ("Manager", "CreateDomain"): lambda place: body(domain_xml("somename"), {}),
+    ("Manager", "InspectImage"): lambda place: body(place.chain.top.path, {}),
     ("Manager", "GetDomain"): FREE,
     ("Manager", "GetJob"): FREE,
     ("Manager", "ListJobs"): FREE,
     ("Domain", "Detach"): lambda place: body(options({"force": True})),
+    ("Domain", "Start"): lambda place: body({}),
+    ("Domain", "Shutdown"): lambda place: body({}),
+    ("Domain", "Destroy"): lambda place: body({}),
+    ("Domain", "Undefine"): lambda place: body({}),
+    ("Domain", "GetXml"): lambda place: body({}),
     ("Domain", "Suspend"): lambda place: "()",
     ("Domain", "Resume"): lambda place: "()",
     ("Disk", "Commit"): lambda place: body(options({"active": True})),
@@ -48,14 +57,20 @@ GUARDED = [key for key, arguments in METHODS.items() if arguments is not FREE]
 
 
 class Place:
-    """A domain with a disk that could be committed, one with a running job, and a socket that listens."""
+    """A domain with a disk that could be committed, one with a running job, domains of the service's own, of which
+    one is off, and a socket that listens."""
 
     def __init__(self, lab):
         self.lab = lab
+        self.own = Owner(lab)
+        self.off, self.on = (self.own.define(domain_xml(lab.unique_name("own"))) for _ in range(2))
+        self.on.start()
         self.machine, self.chain, disk = lab.standard(images.two_layers(lab.directory, "idle"))
         self.busy_machine, _, busy = lab.slow()
         self.job = busy.commit(active=True, speed=64 * KIB)
         self.paths = {"Manager": ROOT, "Domain": self.job["Domain"], "Disk": disk.path, "Job": self.job.path}
+        own = {"Start": self.off, "Undefine": self.off, "GetXml": self.off, "Shutdown": self.on, "Destroy": self.on}
+        self.own_paths = {("Domain", member): domain.path for member, domain in own.items()}
         self.listener_path = f"{lab.directory}/listener"
         self.target_path = f"{lab.directory}/target.qcow2"
         self.listener = socket.socket(socket.AF_UNIX)
@@ -75,6 +90,10 @@ class Place:
         speeds = [entry["speed"] for entry in self.busy_machine.qmp.execute("query-block-jobs")]
         return objects, jobs, states, speeds
 
+    def path_of(self, interface, member):
+        """Of the object on which root could call the method."""
+        return self.own_paths.get((interface, member), self.paths[interface])
+
     def assert_untouched(self):
         assert self.look() == self.before
         assert not os.path.exists(self.target_path)
@@ -87,6 +106,8 @@ def place(lab):
     place = Place(lab)
     yield place
     place.listener.close()
+    lab.service.ensure()
+    place.own.clean()
 
 
 def test_table_is_complete(lab, place):
@@ -102,7 +123,7 @@ def call_all(caller, place, **keywords):
     """{method: error name} of every guarded method."""
     errors = {}
     for interface, member in GUARDED:
-        errors[interface, member] = caller.error(place.paths[interface], interface, member,
+        errors[interface, member] = caller.error(place.path_of(interface, member), interface, member,
                                                  METHODS[interface, member](place),
                                                  with_socket="Fd" in member, **keywords)
     return errors
