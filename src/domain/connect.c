@@ -459,8 +459,8 @@ static void on_schema(JsonNode *result, const GError *error, gpointer data)
 
 static gboolean is_the_same_qemu(Domain *domain, guint32 pid)
 {
-        /* Who listens was the service, before QEMU did. */
-        guint32 process = domain->launched ? domain->launched : pid;
+        /* Who listens was the service, before QEMU did: in a start that was cut off that tells nothing. */
+        guint32 process = domain->launched || domain->starting ? domain->launched : pid;
         g_autofree char *instance = instance_of(domain, process);
 
         if (*domain->instance && strcmp(domain->instance, instance) != 0)

@@ -72,6 +72,10 @@ void engine_jobs_ended(Domain *domain);
 void engine_start_storage_job(Engine *engine, Disk *disk, Job *job);
 /* `storage` is taken. */
 void engine_adopt_storage(Engine *engine, Domain *storage, Domain *of);
+/* A domain is off: its images are what their headers say, whatever was seen or recorded of them last. */
+void engine_look_at_images(Domain *domain);
+/* Its QEMU ended without a job. */
+void engine_storage_is_over(Engine *engine, Domain *storage);
 void engine_forget_storage(Engine *engine, Domain *storage);
 /* The last of its jobs has ended, or never came to be: the daemon ends too. */
 void engine_job_left_storage(Engine *engine, Domain *storage, Disk *disk);

@@ -141,9 +141,10 @@ static void take_layers(Inspection *inspection, const Need *need, const GPtrArra
                 chain_add(chain, &layer);
         }
         inspection->chains->pdata[need->index] = images;
-        if (disk && inspection->domain->gone && !disk->job)
-                disk_set_chain(disk, chain);
-        else
+        if (disk && inspection->domain->gone && !disk->job) {
+                if (disk_set_chain(disk, chain) && inspection->domain->shown)
+                        domain_save(inspection->domain);
+        } else
                 chain_free(chain);
 }
 

@@ -220,6 +220,8 @@ static void on_job_concluded(Job *job, gpointer data)
         engine_jobs_ended(domain);
         if (host->of)
                 engine_job_left_storage(engine, host, disk);
+        else if (domain->gone && domain->definition && domain->persistent)
+                engine_look_at_images(domain);
         if (domain->detached && domain->jobs->len == 0) {
                 /* Nobody needs it any more; a job whose host is gone has nothing left to do. */
                 journal_remove(engine->journal, JOURNAL_DOMAINS, domain->name, NULL, NULL);

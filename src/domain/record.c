@@ -129,6 +129,8 @@ Domain *domain_from_json(const char *name, JsonObject *record, Journal *journal,
         g_free(domain->reason), domain->reason = g_strdup(json_string(record, "reason"));
         domain->path = g_strdup(json_string(record, "path"));
         domain->pid = (guint32) json_integer(record, "pid");
+        if (domain->definition || json_boolean(record, "storage"))
+                domain->launched = domain->pid;
         paths_from_json(domain, json_object(record, "paths"));
         domain->gone = json_boolean(record, "gone");
         domain->detached = json_boolean(record, "detached");
@@ -230,6 +232,13 @@ void domain_host_save(JobHost *host, Job *job, JobLooked saved)
         Disk *disk = domain_disk(domain, job->disk);
         JobSaver *saver = g_new(JobSaver, 1);
 
+        /* What was written of a storage daemon may be newer than what was of its domain. */
+        if (disk && domain != (Domain *) host && !job->gone) {
+                const Disk *seen = domain_disk((Domain *) host, job->disk);
+
+                if (seen && seen->chain->layers->len > 0)
+                        disk_set_chain(disk, chain_copy_below(seen->chain, 0));
+        }
         /* With QEMU gone nobody but the job's record can say it, however it was seen to end before. */
         if (disk && job->gone && (job->driver->two_phase || job->driver->adds_layer) &&
             (job->record.result == RESULT_COMPLETED || job->record.result == RESULT_PIVOTED))

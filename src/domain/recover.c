@@ -156,7 +156,7 @@ static void on_interrupted_ended(Domain *domain, const GError *error, gpointer d
 {
         (void) error;
         if (domain->of)
-                engine_forget_storage(data, domain);
+                engine_storage_is_over(data, domain);
 }
 
 static void on_interrupted_found(Domain *domain, const GError *error, gpointer data)
@@ -177,6 +177,7 @@ static void on_interrupted_found(Domain *domain, const GError *error, gpointer d
 
 static void recover_domain(Engine *engine, Domain *domain)
 {
+        g_autoptr(Domain) self = domain_ref(domain); /* a storage daemon's may go with its last job */
         gboolean idle_storage = domain->of && domain->jobs->len == 0;
 
         if (!domain->gone && (domain->starting || idle_storage)) {
@@ -185,7 +186,7 @@ static void recover_domain(Engine *engine, Domain *domain)
         }
         domain_recover(domain);
         if (domain->gone && idle_storage)
-                engine_forget_storage(engine, domain);
+                engine_storage_is_over(engine, domain);
         else
                 engine_remove_transient(engine, domain);
 }

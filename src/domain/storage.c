@@ -69,13 +69,24 @@ static void ignore(Domain *domain, GPtrArray *chains, const GError *error, gpoin
         (void) data;
 }
 
+void engine_look_at_images(Domain *domain)
+{
+        images_inspect(domain, NULL, ignore, NULL);
+}
+
+void engine_storage_is_over(Engine *engine, Domain *storage)
+{
+        engine_look_at_images(storage->of);
+        engine_forget_storage(engine, storage);
+}
+
 void engine_job_left_storage(Engine *engine, Domain *storage, Disk *disk)
 {
         if (storage->jobs->len > 0)
                 return;
         /* Sizes, and that no node is there any more. */
         if (disk)
-                images_inspect(disk->domain, NULL, ignore, NULL);
+                engine_look_at_images(disk->domain);
         domain_close(storage, "its work is done", on_ended, engine);
 }
 
