@@ -19,12 +19,14 @@
 /* Where PENDING would be left standing the guest hangs; this is how long an orderly stop waits for its end.
  */
 #define STOP_SECONDS 2
+/* A QEMU that has been asked to end may take so long. */
+#define END_STARTS_SECONDS 6
 
 typedef struct {
         Service service;
         Journal *journal; /* the engine's */
         GMainLoop *loop;
-        gboolean settle, stopping;
+        gboolean settle, stopping, ending_starts;
         gint64 stop_deadline;
         int status;
 } Daemon;
@@ -33,12 +35,18 @@ static gboolean on_stop_check(gpointer data)
 {
         Daemon *daemon = data;
 
-        if ((engine_is_calm(daemon->service.engine) && journal_is_idle(daemon->journal)) ||
-            g_get_monotonic_time() >= daemon->stop_deadline) {
-                g_main_loop_quit(daemon->loop);
-                return G_SOURCE_REMOVE;
+        gboolean calm = engine_is_calm(daemon->service.engine) && journal_is_idle(daemon->journal);
+
+        if (!calm && g_get_monotonic_time() < daemon->stop_deadline)
+                return G_SOURCE_CONTINUE;
+        /* One that did not come up in that time would be left behind, with its images. */
+        if (!calm && !daemon->ending_starts && engine_end_starts(daemon->service.engine)) {
+                daemon->ending_starts = TRUE;
+                daemon->stop_deadline += END_STARTS_SECONDS * G_USEC_PER_SEC;
+                return G_SOURCE_CONTINUE;
         }
-        return G_SOURCE_CONTINUE;
+        g_main_loop_quit(daemon->loop);
+        return G_SOURCE_REMOVE;
 }
 
 static void stop(Daemon *daemon)
@@ -46,6 +54,7 @@ static void stop(Daemon *daemon)
         if (daemon->stopping)
                 return;
         daemon->stopping = TRUE;
+        engine_refuse_starts(daemon->service.engine);
         sd_notify(0, "STOPPING=1");
         daemon->stop_deadline = g_get_monotonic_time() + STOP_SECONDS * G_USEC_PER_SEC;
         g_timeout_add(1, on_stop_check, daemon);

@@ -209,13 +209,13 @@ void domain_close(Domain *domain, const char *reason, DomainDone closed, gpointe
         g_ptr_array_add(domain->closing, closer);
         if (!domain->shutdown_reason)
                 domain->shutdown_reason = g_strdup(reason);
-        if (!domain->connection && (domain->pid == 0 ? !domain->retry : process_is_over(domain))) {
+        if (!domain->connection && !domain->launching &&
+            (domain->pid == 0 ? !domain->retry : process_is_over(domain))) {
                 become_gone(domain, reason); /* it never came to be */
                 return;
         }
-        if (domain->kill_timer)
-                return;
-        domain->kill_timer = g_timeout_add_seconds(CLOSE_SECONDS, on_kill, domain);
+        if (!domain->kill_timer)
+                domain->kill_timer = g_timeout_add_seconds(CLOSE_SECONDS, on_kill, domain);
         watch_process(domain);
         send_signal(domain, SIGTERM);
 }

@@ -96,6 +96,7 @@ struct Domain {
         Definition *definition; /* NULL: somebody else started it */
         gboolean persistent;    /* it stays when its QEMU has ended */
         gboolean starting;      /* its QEMU is there, or nearly, and its guest has not run yet */
+        gboolean launching;     /* a process of it may come to be at any moment */
         guint32 launched;       /* process, as whoever started it says */
         struct Domain *of;      /* of a storage daemon: the domain whose disk it has open */
         GPtrArray *storages;    /* Domain, borrowed: the storage daemons of this one */

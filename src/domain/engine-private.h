@@ -15,7 +15,8 @@ struct Engine {
         GPtrArray *storages;  /* Domain: the storage daemons of domains that are shut off */
         Surroundings *surroundings;
         GHashTable *by_name, *by_id;
-        gboolean may_tell;
+        guint starts; /* of domains and storage daemons, that are under way */
+        gboolean may_tell, stopping;
         guint expiry;
 
         guint start_check;
@@ -57,6 +58,8 @@ gboolean engine_check_own(const Domain *domain, const char *what, GError **error
 gboolean engine_check_idle(const Domain *domain, GError **error);
 
 /* start.c */
+/* Errors: Disconnected, where the service is stopping. */
+gboolean engine_check_starts_allowed(const Engine *engine, GError **error);
 /* The program at `given`, else `name` from the usual directories. */
 char *engine_find_program(const char *given, const char *name, GError **error);
 /* Errors: ImageInUse. */

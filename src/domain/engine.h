@@ -55,8 +55,13 @@ void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data
 /* From now on there are listeners: Ready and Completed of jobs go out. */
 void engine_may_tell(Engine *engine);
 
-/* No job stands where the guest is held, and no domain is being started. */
+/* No job stands where the guest is held, and no QEMU is being started. */
 gboolean engine_is_calm(const Engine *engine);
+/* From now on no QEMU is started. */
+void engine_refuse_starts(Engine *engine);
+/* Has the starts that are under way fail; answers whether there are any. After a few seconds there are none.
+ */
+gboolean engine_end_starts(Engine *engine);
 
 GPtrArray *engine_domains(Engine *engine); /* Domain */
 GPtrArray *engine_jobs(Engine *engine);    /* Job, oldest first; finished ones too */

@@ -97,6 +97,7 @@ static void on_closed(Domain *domain, const GError *error, gpointer data)
         domain_save_then(domain, on_failed_saved, launch);
 }
 
+/* `error` may be NULL where somebody has asked for the domain's end. */
 static void fail(Launch *launch, const GError *error)
 {
         Domain *domain = launch->domain;
@@ -136,6 +137,7 @@ static void on_launched(guint32 pid, const GError *error, gpointer data)
         /* As long as the service has it open too, the end of QEMU would not be heard. */
         close(launch->input);
         launch->input = -1;
+        domain->launching = FALSE;
         if (error) {
                 fail(launch, error);
                 return;
@@ -144,6 +146,10 @@ static void on_launched(guint32 pid, const GError *error, gpointer data)
         /* As long as it has not opened its monitor, nothing else says which process it is. */
         domain_save(domain);
         test_point("launch-connect");
+        if (domain->shutdown_reason) {
+                fail(launch, NULL);
+                return;
+        }
         launch->deadline =
                 g_get_monotonic_time() + (test_omits("patience") ? 0 : LAUNCH_SECONDS) * G_USEC_PER_SEC;
         domain_attach(domain, -1, on_attached, launch);
@@ -157,7 +163,8 @@ static void on_saved(Domain *domain, const GError *error, gpointer data)
         g_autofree char *unit = g_strconcat("blockjobd-", unit_base, NULL);
         g_autofree char *description = g_strdup_printf("QEMU of blockjobd's domain %s", name);
 
-        if (error) {
+        if (error || domain->shutdown_reason) {
+                domain->launching = FALSE;
                 fail(launch, error);
                 return;
         }
@@ -195,5 +202,6 @@ void domain_launch(Domain *domain, const Surroundings *surroundings, const Accou
                 return;
         }
         test_point("launch-record");
+        domain->launching = TRUE;
         domain_save_then(domain, on_saved, launch);
 }

@@ -52,17 +52,9 @@ Job *engine_job(Engine *engine, const char *id)
         return g_hash_table_lookup(engine->by_id, id);
 }
 
-static gboolean is_starting(const GPtrArray *domains)
-{
-        for (guint i = 0; i < domains->len; i++)
-                if (((Domain *) domains->pdata[i])->starting)
-                        return TRUE;
-        return FALSE;
-}
-
 gboolean engine_is_calm(const Engine *engine)
 {
-        if (is_starting(engine->domains) || is_starting(engine->attaching) || is_starting(engine->storages))
+        if (engine->starts > 0)
                 return FALSE;
         for (guint i = 0; i < engine->jobs->len; i++) {
                 const Job *job = engine->jobs->pdata[i];

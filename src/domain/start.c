@@ -26,6 +26,7 @@ typedef struct {
 static void finish(Start *start, const GError *error)
 {
         start->domain->starting = FALSE;
+        start->engine->starts--;
         start->done(start->domain, error, start->data);
         g_clear_error(&start->error);
         account_unref(start->account);
@@ -87,9 +88,17 @@ gboolean engine_check_images_free(Engine *engine, const Domain *domain, const Di
         return TRUE;
 }
 
+gboolean engine_check_starts_allowed(const Engine *engine, GError **error)
+{
+        if (!engine->stopping)
+                return TRUE;
+        g_set_error(error, BJ_ERROR, BJ_ERROR_DISCONNECTED, "the service is stopping");
+        return FALSE;
+}
+
 static gboolean check(Engine *engine, const Domain *domain, GError **error)
 {
-        if (!engine_check_own(domain, "starts it", error))
+        if (!engine_check_starts_allowed(engine, error) || !engine_check_own(domain, "starts it", error))
                 return FALSE;
         if (!domain->gone || domain->starting) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_STATE, "domain '%s' is %s already",
@@ -243,6 +252,8 @@ static void on_inspected(Domain *domain, GPtrArray *chains, const GError *error,
         if (domain->removed && !failure)
                 failure =
                         g_error_new(BJ_ERROR, BJ_ERROR_NO_SUCH_DOMAIN, "domain '%s' is gone", domain->name);
+        if (!failure)
+                engine_check_starts_allowed(start->engine, &failure);
         if (!failure) {
                 g_auto(GStrv) taps = taps_names(domain->definition);
                 LaunchFacts facts = { .emulator = program,
@@ -283,6 +294,33 @@ void engine_start_domain(Engine *engine, Domain *domain, DomainDone done, gpoint
                           .done = done,
                           .data = data };
         domain->starting = TRUE;
+        engine->starts++;
         test_point("start-inspect");
         images_inspect(domain, start->account, on_inspected, start);
+}
+
+static void ignore(Domain *domain, const GError *error, gpointer data)
+{
+        (void) domain;
+        (void) error;
+        (void) data;
+}
+
+void engine_refuse_starts(Engine *engine)
+{
+        engine->stopping = TRUE;
+}
+
+gboolean engine_end_starts(Engine *engine)
+{
+        const GPtrArray *const lists[] = { engine->domains, engine->attaching, engine->storages };
+
+        for (guint i = 0; i < G_N_ELEMENTS(lists); i++)
+                for (guint j = lists[i]->len; j-- > 0;) {
+                        Domain *domain = lists[i]->pdata[j];
+
+                        if (domain->starting)
+                                domain_close(domain, "the service is stopping", ignore, NULL);
+                }
+        return engine->starts > 0;
 }

@@ -28,6 +28,7 @@ typedef struct {
 
 static void start_free(StorageStart *start)
 {
+        start->engine->starts--;
         job_unref(start->job);
         account_unref(start->account);
         g_free(start);
@@ -205,7 +206,8 @@ static void on_inspected(Domain *domain, GPtrArray *chains, const GError *error,
         if (!failure && !chains->pdata[index])
                 failure = g_error_new(BJ_ERROR, BJ_ERROR_INVALID_STATE, "disk '%s' has no medium",
                                       start->disk->target);
-        if (!failure && engine_check_images_free(start->engine, domain, start->disk, &failure))
+        if (!failure && engine_check_starts_allowed(start->engine, &failure) &&
+            engine_check_images_free(start->engine, domain, start->disk, &failure))
                 program = engine_find_program(NULL, PROGRAM, &failure);
         if (failure) {
                 fail(start, failure);
@@ -235,8 +237,11 @@ void engine_start_storage_job(Engine *engine, Disk *disk, Job *job)
                 (StorageStart){ engine, disk, job_ref(job), account_find(engine->surroundings->user, &error),
                                 /* It would hold the size. */
                                 job->driver != &resize_driver };
+        engine->starts++;
         disk_set_job(disk, job);
-        if (!start->account) {
+        if (start->account)
+                engine_check_starts_allowed(engine, &error);
+        if (error) {
                 fail(start, error);
                 return;
         }

@@ -15,7 +15,7 @@ from kit import images
 from kit.bus import BusError
 from kit.crash_walk import SIZE, small_chain
 from kit.objects import Job
-from kit.own import OwnDomain, Owner, disk_xml, domain_xml
+from kit.own import OwnDomain, Owner, SlowEmulator, disk_xml, domain_xml
 from kit.own_walk import (DEFINE, KINDS, NO_PROCESS, SILENT, START, UNDEFINE, OwnPair, assert_unharmed, kill_processes,
                           points_of, processes)
 from kit.waiting import wait_until
@@ -168,22 +168,6 @@ def test_service_killed_in_the_start_of_a_transient_one(own, life, point):
     life.assert_gone()
 
 
-class SlowEmulator:
-    """One that comes up when it is let: until then nobody but the service has ever listened on its monitor."""
-
-    def __init__(self, directory):
-        self.path, self.gate = f"{directory}/emulator", f"{directory}/gate"
-        os.mkfifo(self.gate)
-        os.chmod(self.gate, 0o644)
-        with open(self.path, "w") as script:
-            script.write(f'#!/bin/sh\nread line < {self.gate}\nexec qemu-system-x86_64 "$@"\n')
-        os.chmod(self.path, 0o755)
-
-    def let(self):
-        with open(self.gate, "w") as gate:
-            gate.write("go\n")
-
-
 def instance_of(pid):
     """As a record names a process."""
     with open("/proc/sys/kernel/random/boot_id") as boot, open(f"/proc/{pid}/stat") as stat:
@@ -195,7 +179,7 @@ def instance_of(pid):
 def test_service_killed_in_a_start_and_qemu_is_slow(own, life, member, recorded):
     """It comes up when the service is there again and waits for it, whether that knows which process it is or not."""
     emulator = SlowEmulator(own.directory)
-    life.xml = domain_xml(life.name, disk_xml(life.chain.top.path), devices=f"<emulator>{emulator.path}</emulator>")
+    life.xml = domain_xml(life.name, disk_xml(life.chain.top.path), devices=emulator.xml)
     domain = own.define(life.xml) if member == "Start" else None
     service = life.lab.service
     service.restart(wait_at="launch-connect")

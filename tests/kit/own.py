@@ -133,6 +133,24 @@ class Owner:
             pass
 
 
+class SlowEmulator:
+    """One that comes up when it is let: until then nobody but the service has ever listened on its monitor."""
+
+    def __init__(self, directory, first=":"):
+        self.path, self.gate = f"{directory}/emulator", f"{directory}/gate"
+        os.mkfifo(self.gate)
+        os.chmod(self.gate, 0o644)
+        with open(self.path, "w") as script:
+            script.write(f'#!/bin/sh\n{first}\nread line < {self.gate}\nexec qemu-system-x86_64 "$@"\n')
+        os.chmod(self.path, 0o755)
+
+        self.xml = f"<emulator>{self.path}</emulator>"
+
+    def let(self):
+        with open(self.gate, "w") as gate:
+            gate.write("go\n")
+
+
 def storage_daemons():
     """The qemu-storage-daemons that run as the user."""
     number, found = pwd.getpwnam(USER).pw_uid, []
