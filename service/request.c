@@ -73,7 +73,7 @@ static void run(Request *request)
 
 /* Polkit rules see what it is about. */
 typedef struct {
-        const char *pairs[13];
+        const char *pairs[15];
         char number[16];
 } Details;
 
@@ -88,6 +88,24 @@ static const struct {
         { run_Disk_Backup, "backup", TRUE },     { run_Disk_BackupToFd, "backup" },
         { run_Disk_Snapshot, "snapshot", TRUE }, { run_Disk_Resize, "resize" },
 };
+
+/* What somebody is asked where there is no domain yet that the action's own words could name. */
+static const struct {
+        void (*run)(Request *request);
+        const char *question;
+} questions[] = {
+        { run_Manager_DefineDomain, "Authentication is required to define a virtual machine" },
+        { run_Manager_CreateDomain, "Authentication is required to create a virtual machine" },
+        { run_Manager_InspectImage, "Authentication is required to look at the image $(target)" },
+};
+
+static const char *question_of(const Request *request)
+{
+        for (guint i = 0; i < G_N_ELEMENTS(questions); i++)
+                if (request->method->run == questions[i].run)
+                        return questions[i].question;
+        return NULL;
+}
 
 /* Fills in `target` where the method has one. */
 static const char *job_type_of(const Request *request, const char **target)
@@ -120,6 +138,8 @@ static const Domain *fill_details(Request *request, Details *details)
         if (request->method->run == run_Manager_AttachDomain ||
             request->method->run == run_Manager_AttachDomainFd)
                 sd_bus_message_read(request->message, "s", &name);
+        if (request->method->run == run_Manager_InspectImage)
+                sd_bus_message_read(request->message, "s", &target);
         if (job)
                 g_snprintf(details->number, sizeof(details->number), "%u", job->started_by);
         const char *const all[] = {
@@ -129,6 +149,7 @@ static const Domain *fill_details(Request *request, Details *details)
                 "job_type",       job_type,
                 "target",         target,
                 "started_by_uid", job ? details->number : NULL,
+                "polkit.message", question_of(request),
         };
         for (guint i = 0; i < G_N_ELEMENTS(all); i += 2) {
                 if (!all[i + 1])
@@ -146,7 +167,8 @@ static char *describe(Request *request, Details *details)
         const Domain *domain = fill_details(request, details);
         g_autofree char *pairs = g_strjoinv("\n", (char **) details->pairs);
 
-        return g_strdup_printf("%s\n%s", pairs, domain ? domain->instance : "");
+        return g_strdup_printf("%s\n%s\n%u", pairs, domain ? domain->instance : "",
+                               domain && domain->definition ? domain->serial : 0);
 }
 
 static gboolean is_still_about_the_same(Request *request)

@@ -17,8 +17,10 @@ const char *domain_state_name(DomainState state)
 
 Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_cache)
 {
+        static guint serial;
         Domain *domain = g_new0(Domain, 1);
 
+        domain->serial = ++serial;
         g_ref_count_init(&domain->references);
         domain->host.journal = journal;
         domain->capability_cache = g_hash_table_ref(capability_cache);

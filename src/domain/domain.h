@@ -94,6 +94,7 @@ struct Domain {
 
         /* of one that the service starts */
         Definition *definition; /* NULL: somebody else started it */
+        guint serial;           /* of this run of the service: no two domains have the same */
         gboolean persistent;    /* it stays when its QEMU has ended */
         gboolean starting;      /* its QEMU is there, or nearly, and its guest has not run yet */
         gboolean launching;     /* a process of it may come to be at any moment */

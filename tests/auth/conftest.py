@@ -4,6 +4,7 @@
 import pytest
 
 from kit.caller import Caller
+from kit.polkit import Agent
 
 
 @pytest.fixture
@@ -32,3 +33,12 @@ def rules_are_in_force(client):
                                       "CheckAuthorization", "((sa{sv})sa{ss}us)", subject,
                                       "org.blockjobd1.manage-domains", {}, 0, "", destination=polkit)
     assert authorized, "run this with tests/with-service --rules tests/auth/auth.rules"
+
+
+@pytest.fixture
+def asked(callers):
+    """(caller, agent): a user who has to give a password, and who is asked for it."""
+    caller = callers("games")
+    agent = Agent(caller.process.pid)
+    yield caller, agent
+    agent.close()

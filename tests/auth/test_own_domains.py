@@ -2,10 +2,11 @@
 """Domains of the service's own: who may define, start and look, and what the rules are told of it."""
 
 import os
+import uuid
 
 import pytest
 from kit import images
-from kit.bus import ACCESS_DENIED, ROOT, options
+from kit.bus import ACCESS_DENIED, ROOT, BusError, options
 from kit.caller import body
 from kit.objects import Job
 from kit.own import OwnDomain, Owner, disk_xml, domain_xml
@@ -55,11 +56,13 @@ def test_jobs_while_it_is_off(own, callers):
 
 
 def test_details_for_the_rules(own, callers):
-    """A rule can name the domain that may be started; of one that is to be defined it is told nothing."""
+    """A rule can name the domain that may be started and the image that may be looked at; of a domain that is to be
+    defined it is told nothing."""
     caller, xml = callers("lp"), domain_xml("attach-me")
     for member in ("DefineDomain", "CreateDomain"):
         assert caller.error(ROOT, "Manager", member, body(xml, {})) == ACCESS_DENIED
     assert caller.error(ROOT, "Manager", "InspectImage", body("/etc/passwd", {})) == ACCESS_DENIED
+    assert caller.error(ROOT, "Manager", "InspectImage", body("/no/such/look-at-me", {})).endswith("NoSuchImage")
     domain, other = own.define(xml), own.define(domain_xml(own.lab.unique_name()))
     for member in ("Start", "GetXml", "Shutdown", "Destroy", "Undefine"):
         assert caller.error(other.path, "Domain", member, body({})) == ACCESS_DENIED
@@ -85,3 +88,36 @@ def test_properties_tell_no_xml(own, callers):
     said = callers("daemon").call(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
     assert domain.path in said[0] and "between us" not in str(said)
     assert "between us" in domain.xml()
+
+
+@pytest.mark.parametrize("member, values, words", [
+    ("DefineDomain", (domain_xml("vm"), {}), "define a virtual machine"),
+    ("CreateDomain", (domain_xml("vm"), {}), "create a virtual machine"),
+    ("InspectImage", ("/srv/web.qcow2", {}), "look at the image /srv/web.qcow2"),
+], ids=["define", "create", "inspect"])
+def test_question_where_there_is_no_domain(asked, member, values, words):
+    caller, agent = asked
+    caller.send(ROOT, "Manager", member, body(*values), interactive=True)
+    question = agent.wait_question()
+    assert question.action == "org.blockjobd1.manage-domains"
+    assert question.message == f"Authentication is required to {words}"
+    agent.deny(question)
+    with pytest.raises(BusError, match="AccessDenied"):
+        caller.receive()
+
+
+def test_another_domain_is_defined_while_the_question_stands(own, asked):
+    """With the same name and the same UUID, and other disks: it is not what the administrator agreed to."""
+    caller, agent = asked
+    chains = [own.give(images.two_layers(own.directory, name)) for name in ("one", "two")]
+    name, identity = own.lab.unique_name(), str(uuid.uuid4())
+    xmls = [domain_xml(name, disk_xml(chain.top.path), identity=identity) for chain in chains]
+    domain = own.define(xmls[0])
+    caller.send(domain.path, "Domain", "Start", body({}), interactive=True)
+    question = agent.wait_question()
+    domain.undefine()
+    assert own.define(xmls[1]).path == domain.path
+    agent.allow(question)
+    with pytest.raises(BusError):
+        caller.receive()
+    assert domain["State"] == "shutoff"

@@ -20,15 +20,6 @@ from kit.polkit import POLKIT, Agent, wait_polkit
 from kit.waiting import stays, wait_until
 
 
-@pytest.fixture
-def asked(callers):
-    """(caller, agent): a user who has to give a password, and who is asked for it."""
-    caller = callers("games")
-    agent = Agent(caller.process.pid)
-    yield caller, agent
-    agent.close()
-
-
 def send_commit(caller, disk, **values):
     caller.send(disk.path, "Disk", "Commit", body(options(values)), interactive=True)
 
