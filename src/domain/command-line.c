@@ -226,8 +226,6 @@ static void add_power(CommandLine *line)
                 line_add(line, "-global", "%s.disable_s3=1", chip);
         if (definition->no_s4)
                 line_add(line, "-global", "%s.disable_s4=1", chip);
-        if (definition->poweroff_restarts)
-                line_refuse(line, "QEMU cannot start a machine again that powers off");
         if (definition->reboot_ends)
                 line_add(line, "-action", "reboot=shutdown");
         if (definition->crash_keeps)

@@ -62,7 +62,7 @@ static Chain *chain_of_definition(const DefinitionDisk *disk)
         Chain *chain = chain_new_closed();
 
         for (guint i = 0; *disk->image.source && i <= (disk->backing ? disk->backing->len : 0); i++) {
-                const DefinitionImage *image = i == 0 ? &disk->image : disk->backing->pdata[i - 1];
+                const ImageName *image = i == 0 ? &disk->image : disk->backing->pdata[i - 1];
                 const Layer layer = { (char *) "",
                                       image->source,
                                       image->format,

@@ -5,24 +5,12 @@
 
 #include "domain/xml-read.h"
 
-static void image_clear(DefinitionImage *image)
-{
-        g_free(image->source);
-        g_free(image->format);
-}
-
-void definition_image_free(gpointer data)
-{
-        image_clear(data);
-        g_free(data);
-}
-
 static void disk_free(gpointer data)
 {
         DefinitionDisk *disk = data;
 
         g_free(disk->target);
-        image_clear(&disk->image);
+        image_name_clear(&disk->image);
         g_clear_pointer(&disk->backing, g_ptr_array_unref);
         g_free(disk->cache);
         g_free(disk->io);

@@ -3,6 +3,8 @@
 
 #include <glib.h>
 
+#include "image/name.h"
+
 /* What a domain is made of, as its XML says: the part of libvirt's format that a disk-centred service needs
  * (https://libvirt.org/formatdomain.html). Read once and not changed after that, but for the images of its
  * disks, which jobs exchange. */
@@ -21,12 +23,6 @@ typedef struct {
         guint port;                     /* virtio-serial: also `controller` and `bus` */
 } DefinitionAddress;
 
-/* One image of a disk. */
-typedef struct {
-        char *source; /* absolute path, or a URI as job/target-uri.h has them; "" = no medium */
-        char *format; /* "raw" or "qcow2" */
-} DefinitionImage;
-
 typedef enum { DISK_BUS_VIRTIO, DISK_BUS_SCSI, DISK_BUS_SATA, DISK_BUS_IDE, DISK_BUS_USB } DiskBus;
 
 /* Bytes or requests a second, 0 = no limit. */
@@ -41,8 +37,8 @@ typedef struct {
         char *target; /* <target dev>, which is the device's id in QEMU too: [a-z]+ */
         DiskBus bus;
         gboolean cdrom, read_only, shareable;
-        DefinitionImage image;
-        /* DefinitionImage, from the one under `image` down: what <backingStore> says. NULL: the headers of
+        ImageName image;
+        /* ImageName, from the one under `image` down: what <backingStore> says. NULL: the headers of
          * the images say it. */
         GPtrArray *backing;
         char *cache;   /* "writeback", "none", "writethrough", "directsync", "unsafe"; NULL = writeback */
@@ -114,7 +110,7 @@ typedef struct {
 } DefinitionDevice;
 
 typedef struct {
-        char *listen; /* address, "" = QEMU's own */
+        char *listen; /* address, "" = 127.0.0.1 */
         char *socket; /* NULL = TCP */
         gint32 port;  /* -1 = a free one from 5900 */
 } DefinitionGraphics;
@@ -138,7 +134,7 @@ typedef struct {
         gboolean local_time; /* the guest's clock; else UTC */
         gboolean rtc_catchup, pit_delay, kvmclock_off;
         gboolean no_s3, no_s4; /* <pm> */
-        gboolean reboot_ends, poweroff_restarts, crash_keeps;
+        gboolean reboot_ends, crash_keeps;
         guint iothreads;
         GPtrArray *disks;       /* DefinitionDisk */
         GPtrArray *controllers; /* DefinitionController */
@@ -167,11 +163,11 @@ Definition *definition_parse(const char *xml, GPtrArray *ignored, GError **error
 /* What of a disk is another than in its definition now. */
 typedef struct {
         const char *target;
-        const GPtrArray *images; /* DefinitionImage, top first; NULL or empty = no medium */
+        const GPtrArray *images; /* ImageName, top first; NULL or empty = no medium */
         gboolean whole_chain;    /* <backingStore> is to be written for all of them */
         /* A job that runs: NULL = none. libvirt's words "copy", "active-commit". */
         const char *mirror_job;
-        DefinitionImage mirror;
+        ImageName mirror;
         gboolean mirror_ready;
 } DiskImages;
 
@@ -183,7 +179,7 @@ char *definition_to_xml(const Definition *definition, const DiskImages *disks, g
 
 /* An image as it is opened: what a look at the file has shown. */
 typedef struct {
-        char *source, *format; /* as DefinitionImage */
+        char *source, *format; /* as ImageName */
         gboolean is_block;     /* a block device of the host */
 } OpenImage;
 

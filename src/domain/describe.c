@@ -3,29 +3,6 @@
 
 /* The XML of a domain as it is now. */
 
-static void image_free(gpointer data)
-{
-        DefinitionImage *image = data;
-
-        g_free(image->source);
-        g_free(image->format);
-        g_free(image);
-}
-
-static GPtrArray *images_of(const Disk *disk)
-{
-        GPtrArray *images = g_ptr_array_new_with_free_func(image_free);
-
-        for (guint i = 0; i < disk->chain->layers->len; i++) {
-                const Layer *layer = chain_layer(disk->chain, i);
-                DefinitionImage *image = g_new(DefinitionImage, 1);
-
-                *image = (DefinitionImage){ g_strdup(layer->source), g_strdup(layer->format) };
-                g_ptr_array_add(images, image);
-        }
-        return images;
-}
-
 char *domain_describe(const Domain *domain, gboolean inactive)
 {
         gboolean runs = !domain->gone && !inactive;
@@ -40,13 +17,13 @@ char *domain_describe(const Domain *domain, gboolean inactive)
 
                 if (!definition)
                         continue; /* plugged in by somebody else */
-                g_ptr_array_add(chains, images_of(disk));
+                g_ptr_array_add(chains, disk_images(disk, 0));
                 disks[n].target = disk->target;
                 disks[n].images = chains->pdata[chains->len - 1];
                 disks[n].whole_chain = runs || definition->backing != NULL;
                 if (!inactive && job && job->driver->two_phase && !job->driver->external) {
                         disks[n].mirror_job = job->driver->type;
-                        disks[n].mirror = (DefinitionImage){ job->target, job->target_format };
+                        disks[n].mirror = (ImageName){ job->target, job->target_format };
                         disks[n].mirror_ready = job_is_ready(job);
                 }
                 n++;

@@ -200,3 +200,15 @@ gboolean domain_update_disks(Domain *domain)
                 domain->observer->changed(domain, DOMAIN_CHANGED_DISKS, domain->observer_data);
         return removed || changed_images;
 }
+
+GPtrArray *disk_images(const Disk *disk, guint from)
+{
+        GPtrArray *images = image_names_new();
+
+        for (guint i = from; i < disk->chain->layers->len; i++) {
+                const Layer *layer = chain_layer(disk->chain, i);
+
+                g_ptr_array_add(images, image_name_new(layer->source, layer->format));
+        }
+        return images;
+}

@@ -141,6 +141,8 @@ Disk *domain_disk(Domain *domain, const char *target);
 Disk *domain_add_disk(Domain *domain, const char *target, const char *device, Chain *chain);
 void disk_set_job(Disk *disk, Job *job);
 const char *disk_source(const Disk *disk);
+/* ImageName of each layer from the one at that depth down. */
+GPtrArray *disk_images(const Disk *disk, guint from);
 /* These answer whether a disk is made of other images now, so that the domain's record is old.
  * As QEMU's graph says: */
 gboolean domain_update_disks(Domain *domain);

@@ -8,11 +8,11 @@
 
 /* A file that is to be looked at. */
 typedef struct {
-        char *path, *format;
+        char *path, *format, *template;
         char *disk; /* its target, NULL: no disk's */
         guint index;
         gboolean write;
-        GPtrArray *chain; /* ImageName, NULL: its header says it */
+        GPtrArray *chain; /* ImageName, as the jobs have left it; NULL: its header says it */
 } Need;
 
 typedef struct {
@@ -31,6 +31,7 @@ static void need_free(gpointer data)
 
         g_free(need->path);
         g_free(need->format);
+        g_free(need->template);
         g_free(need->disk);
         g_clear_pointer(&need->chain, g_ptr_array_unref);
         g_free(need);
@@ -53,39 +54,18 @@ static void unref_chain(gpointer chain)
 
 /* ---- what is needed ---- */
 
-static void add_file(Inspection *inspection, const char *path, gboolean write)
+static void add_file(Inspection *inspection, const char *path, const char *template, gboolean write)
 {
         Need *need;
 
         if (!path)
                 return;
         need = g_new0(Need, 1);
-        *need = (Need){ .path = g_strdup(path), .format = g_strdup("raw"), .write = write };
+        *need = (Need){ .path = g_strdup(path),
+                        .format = g_strdup("raw"),
+                        .template = g_strdup(template),
+                        .write = write };
         g_ptr_array_add(inspection->needs, need);
-}
-
-static void image_name_free(gpointer data)
-{
-        ImageName *name = data;
-
-        g_free(name->source);
-        g_free(name->format);
-        g_free(name);
-}
-
-/* What the XML says of a chain, as the jobs have left it. */
-static GPtrArray *explicit_chain(const Disk *disk)
-{
-        GPtrArray *names = g_ptr_array_new_with_free_func(image_name_free);
-
-        for (guint i = 1; i < disk->chain->layers->len; i++) {
-                const Layer *layer = chain_layer(disk->chain, i);
-                ImageName *name = g_new(ImageName, 1);
-
-                *name = (ImageName){ g_strdup(layer->source), g_strdup(layer->format) };
-                g_ptr_array_add(names, name);
-        }
-        return names;
 }
 
 static void add_disk(Inspection *inspection, guint index)
@@ -104,7 +84,7 @@ static void add_disk(Inspection *inspection, guint index)
                 .disk = g_strdup(disk->target),
                 .index = index,
                 .write = !definition->read_only && !definition->cdrom && !inspection->tolerant,
-                .chain = definition->backing ? explicit_chain(disk) : NULL,
+                .chain = definition->backing ? disk_images(disk, 1) : NULL,
         };
         g_ptr_array_add(inspection->needs, need);
 }
@@ -180,6 +160,7 @@ static void go_on(Inspection *inspection)
         need = inspection->needs->pdata[inspection->next];
         image_inspect(&(InspectRequest){ .path = need->path,
                                          .format = need->format,
+                                         .template = need->template,
                                          .chain = need->chain,
                                          .account = inspection->account,
                                          .want_write = need->write,
@@ -211,10 +192,10 @@ void images_inspect(Domain *domain, const Account *account, ImagesInspected done
         for (guint i = 0; i < definition->disks->len; i++)
                 add_disk(inspection, i);
         if (account) {
-                add_file(inspection, definition->kernel, FALSE);
-                add_file(inspection, definition->initrd, FALSE);
-                add_file(inspection, definition->loader, FALSE);
-                add_file(inspection, definition->nvram, TRUE);
+                add_file(inspection, definition->kernel, NULL, FALSE);
+                add_file(inspection, definition->initrd, NULL, FALSE);
+                add_file(inspection, definition->loader, NULL, FALSE);
+                add_file(inspection, definition->nvram, definition->nvram_template, TRUE);
         }
         go_on(inspection);
 }

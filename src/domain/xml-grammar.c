@@ -245,7 +245,7 @@ static const XmlElement domain[] = {
           " migratable=on|off",
           .children = cpu },
         { "clock", "offset!=utc|localtime", .children = clock_timers },
-        { "on_poweroff", .text = "destroy|restart" },
+        { "on_poweroff", .text = "destroy" },
         { "on_reboot", .text = "restart|destroy" },
         { "on_crash", .text = "destroy|preserve" },
         { "pm", .children = power },

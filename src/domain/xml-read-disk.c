@@ -209,9 +209,9 @@ static gboolean read_chain(Reader *reader, xmlNode *node, DefinitionDisk *disk)
         if (!first || !*disk->image.source)
                 return !first || xmlFirstElementChild(first) == NULL ||
                        xml_refuse(reader, first, "a 'backingStore' is under an image, and there is none");
-        images = g_ptr_array_new_with_free_func(definition_image_free);
+        images = image_names_new();
         for (xmlNode *store = first;; store = xml_child(store, "backingStore")) {
-                DefinitionImage *image;
+                ImageName *image;
 
                 if (!store && is_qcow2(format))
                         return xml_leave_out(reader, first, NULL,
@@ -225,9 +225,8 @@ static gboolean read_chain(Reader *reader, xmlNode *node, DefinitionDisk *disk)
                 if (!xml_child(store, "format") || !xml_child(store, "source"))
                         return xml_refuse(reader, store, "'backingStore' has no '%s'",
                                           xml_child(store, "format") ? "source" : "format");
-                image = g_new0(DefinitionImage, 1);
+                image = image_name_new(NULL, xml_child_attribute(store, "format", "type"));
                 g_ptr_array_add(images, image);
-                image->format = g_strdup(xml_child_attribute(store, "format", "type"));
                 image->source = read_source(reader, store);
                 if (!image->source)
                         return FALSE;

@@ -381,7 +381,6 @@ static void read_features(Reader *reader, const xmlNode *root)
         Definition *definition = reader->definition;
         const xmlNode *features = xml_child(root, "features"), *power = xml_child(root, "pm");
         g_autofree char *reboot = xml_child_text(root, "on_reboot");
-        g_autofree char *poweroff = xml_child_text(root, "on_poweroff");
         g_autofree char *crash = xml_child_text(root, "on_crash");
 
         definition->acpi = xml_child(features, "acpi") != NULL;
@@ -391,7 +390,6 @@ static void read_features(Reader *reader, const xmlNode *root)
         definition->no_s3 = xml_has(xml_child(power, "suspend-to-mem"), "enabled", "no");
         definition->no_s4 = xml_has(xml_child(power, "suspend-to-disk"), "enabled", "no");
         definition->reboot_ends = g_strcmp0(reboot, "destroy") == 0;
-        definition->poweroff_restarts = g_strcmp0(poweroff, "restart") == 0;
         definition->crash_keeps = g_strcmp0(crash, "preserve") == 0;
 }
 

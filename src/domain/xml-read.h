@@ -22,7 +22,6 @@ typedef struct {
 /* ---- definition.c ---- */
 
 Definition *definition_new(void);
-void definition_image_free(gpointer image);
 void definition_character_free(gpointer character);
 
 /* ---- xml-grammar.c ---- */

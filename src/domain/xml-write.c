@@ -260,7 +260,7 @@ static xmlNode *write_backing(xmlNode *source, const DiskImages *images, guint f
         xmlNode *chain = xmlNewDocNode(source->doc, NULL, BAD_CAST "backingStore", NULL), *store = chain;
 
         for (guint i = 1; i < images->images->len; i++) {
-                const DefinitionImage *image = images->images->pdata[i];
+                const ImageName *image = images->images->pdata[i];
 
                 set(store, "type", "file");
                 if (first)
@@ -276,7 +276,7 @@ static xmlNode *write_backing(xmlNode *source, const DiskImages *images, guint f
 static void write_mirror(xmlNode *behind, const DiskImages *images, guint number)
 {
         xmlNode *mirror = xmlNewDocNode(behind->doc, NULL, BAD_CAST "mirror", NULL);
-        const DefinitionImage *image = &images->mirror;
+        const ImageName *image = &images->mirror;
 
         set(mirror, "type", "file");
         if (image->format && *image->format)
@@ -304,8 +304,7 @@ static guint mirror_depth(const DiskImages *images)
         guint depth = 0;
 
         while (depth < images->images->len &&
-               g_strcmp0(((DefinitionImage *) images->images->pdata[depth])->source,
-                         images->mirror.source) != 0)
+               g_strcmp0(((ImageName *) images->images->pdata[depth])->source, images->mirror.source) != 0)
                 depth++;
         return depth;
 }
@@ -314,8 +313,7 @@ static guint mirror_depth(const DiskImages *images)
 static guint write_disk(xmlNode *disk, const DefinitionDisk *definition, const DiskImages *images,
                         guint first)
 {
-        const DefinitionImage *top =
-                images->images && images->images->len > 0 ? images->images->pdata[0] : NULL;
+        const ImageName *top = images->images && images->images->len > 0 ? images->images->pdata[0] : NULL;
         xmlNode *source = xml_child(disk, "source"), *last;
         guint depth;
 

@@ -12,11 +12,12 @@
 #include "base/error.h"
 #include "image/backing.h"
 #include "image/header.h"
+#include "image/make.h"
 
 #define LINKS_MAX 40
 
 typedef struct {
-        char *path, *format;
+        char *path, *format, *template;
         GPtrArray *chain; /* ImageName */
         Account *account;
         gboolean want_write, follow, any_format;
@@ -53,15 +54,6 @@ static void layer_free(gpointer data)
         g_free(layer->backing_format);
         g_free(layer->data_file);
         g_free(layer);
-}
-
-static void name_free(gpointer data)
-{
-        ImageName *name = data;
-
-        g_free(name->source);
-        g_free(name->format);
-        g_free(name);
 }
 
 static gboolean G_GNUC_PRINTF(3, 4) refuse(GError **error, const File *file, const char *format, ...)
@@ -441,6 +433,8 @@ static gboolean inspect(Inspection *inspection, GError **error)
 
         if (inspection->account && !account_enter_thread(inspection->account, error))
                 return FALSE;
+        if (inspection->template && !image_make(inspection->path, inspection->template, error))
+                return FALSE;
         first = look_at(inspection, inspection->path, inspection->format, NULL, error);
         if (!first || !inspection->follow)
                 return first != NULL;
@@ -464,6 +458,7 @@ static void inspection_free(gpointer data)
 
         g_free(inspection->path);
         g_free(inspection->format);
+        g_free(inspection->template);
         g_clear_pointer(&inspection->chain, g_ptr_array_unref);
         account_unref(inspection->account);
         g_array_unref(inspection->seen);
@@ -487,17 +482,19 @@ static gpointer inspect_thread(gpointer data)
         return NULL;
 }
 
+static gpointer copy_name(gconstpointer source, gpointer data)
+{
+        const ImageName *name = source;
+
+        (void) data;
+        return image_name_new(name->source, name->format);
+}
+
 static GPtrArray *copy_names(const GPtrArray *names)
 {
-        GPtrArray *copy = g_ptr_array_new_with_free_func(name_free);
+        GPtrArray *copy = image_names_new();
 
-        for (guint i = 0; i < names->len; i++) {
-                const ImageName *name = names->pdata[i];
-                ImageName *own = g_new(ImageName, 1);
-
-                *own = (ImageName){ g_strdup(name->source), g_strdup(name->format) };
-                g_ptr_array_add(copy, own);
-        }
+        g_ptr_array_extend(copy, (GPtrArray *) names, copy_name, NULL);
         return copy;
 }
 
@@ -510,6 +507,7 @@ void image_inspect(const InspectRequest *request, InspectDone done, gpointer dat
         *inspection = (Inspection){
                 .path = g_strdup(request->path),
                 .format = g_strdup(request->format),
+                .template = g_strdup(request->template),
                 .chain = request->chain ? copy_names(request->chain) : NULL,
                 .account = request->account ? account_ref((Account *) request->account) : NULL,
                 .want_write = request->want_write,

@@ -2,16 +2,11 @@
 #pragma once
 
 #include "image/account.h"
+#include "image/name.h"
 
 /* Looks at images as they lie on disk, without a QEMU, and never at what may act when it is opened. */
 
 #define IMAGE_CHAIN_MAX 256 /* layers */
-
-/* An image of which only its name is known. */
-typedef struct {
-        char *source; /* absolute path, or a URI of the network */
-        char *format; /* NULL = not known */
-} ImageName;
 
 typedef struct {
         char *source; /* absolute path as QEMU names it, or a URI */
@@ -35,6 +30,7 @@ typedef struct {
         const char *format;     /* NULL = what its magic says */
         const GPtrArray *chain; /* ImageName, from the one under `path` down; NULL: the headers say it */
         const Account *account; /* with whose rights, NULL = the service's own */
+        const char *template;   /* a file that the first one is made of where it is not there, NULL = none */
         gboolean want_write;    /* the first one must be writable, and its data file */
         gboolean follow;        /* else only the first one */
         gboolean any_format; /* those that only QEMU reads too; they end the chain. Else they are refused. */

@@ -61,6 +61,7 @@ BROKEN = {
     "xen": (domain_xml("vm").replace("type='qemu'", "type='xen'"), ["line 1", "xen", "kvm"]),
     "element": (domain_xml("vm", devices="<hostdev mode='subsystem' type='pci'/>\n"), ["line 9", "hostdev"]),
     "attribute": (domain_xml("vm").replace("<vcpu>", "<vcpu cpuset='0'>"), ["line 5", "cpuset", "vcpu"]),
+    "poweroff": (domain_xml("vm", top="<on_poweroff>restart</on_poweroff>\n"), ["line 7", "restart", "on_poweroff"]),
     "emulator": (domain_xml("vm", devices="<emulator>qemu</emulator>\n"), ["line 9", "qemu", "absolute"]),
 }
 

@@ -144,7 +144,7 @@ static void check_unchanged(const Definition *definition)
 
 static void check_changed(const Definition *definition, GRand *random)
 {
-        static DefinitionImage images[] = {
+        static ImageName images[] = {
                 { (char *) "/a'<&>\xc3\xbc", (char *) "qcow2" },
                 { (char *) "/dev/vg/b", (char *) "qcow2" },
                 { (char *) "nbd://[::1]:10809/c%20d", (char *) "qcow2" },
@@ -177,7 +177,7 @@ static void check_changed(const Definition *definition, GRand *random)
         again = parse_again(xml);
         for (guint i = 0; i < n; i++) {
                 const DefinitionDisk *disk = definition_disk(again, disks[i].target);
-                const DefinitionImage *top = disks[i].images->len > 0 ? disks[i].images->pdata[0] : NULL;
+                const ImageName *top = disks[i].images->len > 0 ? disks[i].images->pdata[0] : NULL;
 
                 if (strcmp(disk->image.source, top ? top->source : "") != 0 ||
                     (top && disks[i].whole_chain && disk->backing->len != disks[i].images->len - 1))

@@ -32,7 +32,7 @@ def domain_xml(name, *disks, devices="", identity=None, top="", memory=32):
     identity = identity or uuid.uuid4()
     return (f"<domain type='qemu'>\n  <name>{name}</name>\n  <uuid>{identity}</uuid>\n"
             f"  <memory unit='MiB'>{memory}</memory>\n  <vcpu>1</vcpu>\n"
-            f"  <os><type arch='x86_64' machine='pc'>hvm</type></os>\n{top}"
+            f"  <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>\n{top}"
             f"  <devices>\n    {chr(10).join(disks)}\n{devices}  </devices>\n</domain>\n")
 
 

@@ -88,7 +88,7 @@ static void plain(void)
 {
         g_autoptr(Definition) definition = read_fixture("plain-pc-running.xml");
         const DefinitionDisk *disk = definition->disks->pdata[0];
-        const DefinitionImage *base = disk->backing->pdata[0];
+        const ImageName *base = disk->backing->pdata[0];
         const DefinitionInterface *interface = definition->interfaces->pdata[0];
         const DefinitionCharacter *serial = definition->characters->pdata[0];
 
@@ -104,7 +104,7 @@ static void plain(void)
         g_assert_true(definition->acpi && definition->apic_given && definition->rtc_catchup);
         g_assert_true(definition->pit_delay && definition->hpet_off && definition->no_s3 &&
                       definition->no_s4);
-        g_assert_false(definition->reboot_ends || definition->poweroff_restarts || definition->crash_keeps);
+        g_assert_false(definition->reboot_ends || definition->crash_keeps);
         g_assert_cmpstr(disk->target, ==, "vda");
         g_assert_cmpint(disk->bus, ==, DISK_BUS_VIRTIO);
         g_assert_cmpstr(disk->image.source, ==, "/var/lib/libvirt/images/disk.qcow2");
@@ -189,9 +189,9 @@ static GPtrArray *images(const char *first, ...)
 
         va_start(list, first);
         for (const char *source = first; source; source = va_arg(list, const char *)) {
-                DefinitionImage *image = g_new(DefinitionImage, 1);
+                ImageName *image = g_new(ImageName, 1);
 
-                *image = (DefinitionImage){ (char *) source, (char *) va_arg(list, const char *) };
+                *image = (ImageName){ (char *) source, (char *) va_arg(list, const char *) };
                 g_ptr_array_add(all, image);
         }
         va_end(list);
@@ -223,8 +223,7 @@ static void as_libvirt(gconstpointer data)
 
         if (is_copy || is_commit) {
                 disk.mirror_job = is_copy ? "copy" : "active-commit";
-                disk.mirror =
-                        (DefinitionImage){ (char *) (is_copy ? IMAGES "copy.qcow2" : IMAGES "base.qcow2"),
+                disk.mirror = (ImageName){ (char *) (is_copy ? IMAGES "copy.qcow2" : IMAGES "base.qcow2"),
                                            (char *) "qcow2" };
                 disk.mirror_ready = TRUE;
         }
