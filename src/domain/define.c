@@ -48,6 +48,15 @@ static gboolean is_free(Engine *engine, const Definition *definition, GError **e
                         return FALSE;
                 }
         }
+        for (guint i = 0; i < engine->storages->len; i++) {
+                const Domain *storage = engine->storages->pdata[i];
+
+                if (strcmp(storage->name, name) == 0) {
+                        g_set_error(error, BJ_ERROR, BJ_ERROR_EXISTS,
+                                    "a job of an earlier domain '%s' still works on its disk", name);
+                        return FALSE;
+                }
+        }
         if (engine->domains->len + engine->attaching->len >= DOMAINS_MAX) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "there are %d domains already",
                             DOMAINS_MAX);

@@ -205,6 +205,10 @@ void domain_save_then(Domain *domain, DomainDone saved, gpointer data)
 {
         Saver saver = { saved, data };
 
+        if (domain->removed) {
+                saved(domain, NULL, data); /* there is nothing more to be known of it */
+                return;
+        }
         if (!domain->save_waiters)
                 domain->save_waiters = g_array_new(FALSE, FALSE, sizeof(Saver));
         g_array_append_val(domain->save_waiters, saver);

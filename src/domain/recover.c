@@ -191,16 +191,25 @@ static void recover_domain(Engine *engine, Domain *domain)
                 engine_remove_transient(engine, domain);
 }
 
+/* Its domain's record was damaged, and nothing that is written may take its place. */
+static Domain *stand_in_of(Engine *engine, const Domain *storage)
+{
+        Domain *domain = domain_new(storage->name, engine->journal, engine->capability_cache);
+
+        engine_watch_domain(engine, domain);
+        domain->gone = domain->removed = TRUE;
+        return domain;
+}
+
 static void place_storages(Engine *engine)
 {
         while (engine->attaching->len > 0) {
                 Domain *storage = g_ptr_array_remove_index(engine->attaching, 0);
-                Domain *of = engine_domain(engine, storage->name);
+                Domain *known = engine_domain(engine, storage->name);
+                g_autoptr(Domain) of =
+                        known && known->definition ? domain_ref(known) : stand_in_of(engine, storage);
 
-                if (of && of->definition)
-                        engine_adopt_storage(engine, storage, of);
-                else
-                        domain_unref(storage);
+                engine_adopt_storage(engine, storage, of);
         }
 }
 

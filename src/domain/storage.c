@@ -72,7 +72,8 @@ static void ignore(Domain *domain, GPtrArray *chains, const GError *error, gpoin
 
 void engine_look_at_images(Domain *domain)
 {
-        images_inspect(domain, NULL, ignore, NULL);
+        if (domain->definition)
+                images_inspect(domain, NULL, ignore, NULL);
 }
 
 void engine_storage_is_over(Engine *engine, Domain *storage)

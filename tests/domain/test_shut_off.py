@@ -143,6 +143,34 @@ def test_service_killed_and_started_again(off, own):
     images.assert_contents(image(f"{own.directory}/slow.qcow2"), chain.contents[2])
 
 
+@pytest.mark.parametrize("kind", ["commit", "copy", "pull"])
+def test_definition_damaged_under_a_job(off, own, kind):
+    """The job comes to its end and is told of, nothing is left running, and its name is taken as long as it works."""
+    domain, disk, chain = off
+    name, target = domain["Name"], f"{own.directory}/slow.qcow2"
+    job = {"commit": lambda: disk.commit(active=True, speed=64 * 1024, auto="pivot"),
+           "copy": lambda: disk.copy(target, speed=64 * 1024, auto="pivot"),
+           "pull": lambda: disk.pull(speed=64 * 1024)}[kind]()
+    xml = domain.xml()
+    own.lab.service.kill()
+    record = f"{own.lab.service.state_directory}/domains/{name}.json"
+    with open(record, "w") as file:
+        file.write("{")
+    own.lab.service.start()
+    assert not domain.exists() and job["State"] in ("running", "ready")
+    with refused("Exists", name):
+        own.define(xml)
+    job.set_speed(0)
+    job.wait_completed("completed")
+    wait_until(lambda: not storage_daemons(), "the storage daemon to end")
+    wait_until(lambda: [file for file in os.listdir(os.path.dirname(record)) if file.startswith(name)]
+               == [f"{name}.json.damaged"], "its record to go")
+    os.unlink(f"{record}.damaged")
+    result = {"commit": chain.base, "copy": image(target), "pull": chain.top}[kind]
+    images.assert_contents(result, chain.contents[2])
+    own.define(xml.replace(chain.top.path, result.path)).start()
+
+
 def test_two_disks_at_once(own):
     from kit.own import disk_xml, domain_xml
     one, two = (own.give(images.two_layers(own.directory, name)) for name in ("one", "two"))

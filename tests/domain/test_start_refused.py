@@ -3,7 +3,6 @@
 
 import json
 import os
-import pwd
 import signal
 import socket
 import subprocess
@@ -12,22 +11,8 @@ import time
 import pytest
 from kit import images
 from kit.bus import ROOT, BusError, refused
-from kit.own import USER, disk_xml, domain_xml, give
+from kit.own import USER, disk_xml, domain_xml, give, processes_of_the_user
 from kit.waiting import wait_until
-
-
-def processes_of_the_user():
-    """Of every process of these tests that runs with the rights of QEMU's user: its pid."""
-    number, found, here = pwd.getpwnam(USER).pw_uid, [], os.readlink("/proc/self/ns/mnt")
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{entry}/stat") as stat:
-                over = stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
-            if os.stat(f"/proc/{entry}").st_uid == number and not over and os.readlink(f"/proc/{entry}/ns/mnt") == here:
-                found.append(int(entry))
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture(autouse=True)

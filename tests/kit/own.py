@@ -151,15 +151,28 @@ class SlowEmulator:
             gate.write("go\n")
 
 
-def storage_daemons():
-    """The qemu-storage-daemons that run as the user."""
-    number, found = pwd.getpwnam(USER).pw_uid, []
-    for entry in os.listdir("/proc"):
+def processes_of_the_user():
+    """Of every process of these tests that runs with the rights of QEMU's user: its pid."""
+    number, found, here = pwd.getpwnam(USER).pw_uid, [], os.readlink("/proc/self/ns/mnt")
+    for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if entry.isdigit() and os.stat(f"/proc/{entry}").st_uid == number:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    if b"qemu-storage-daemon" in file.read().split(b"\0")[0]:
-                        found.append(int(entry))
+            with open(f"/proc/{entry}/stat") as stat:
+                over = stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
+            if os.stat(f"/proc/{entry}").st_uid == number and not over and os.readlink(f"/proc/{entry}/ns/mnt") == here:
+                found.append(int(entry))
+        except OSError:
+            continue
+    return found
+
+
+def storage_daemons():
+    """Those of them that are a qemu-storage-daemon."""
+    found = []
+    for pid in processes_of_the_user():
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if b"qemu-storage-daemon" in file.read():
+                    found.append(pid)
         except OSError:
             continue
     return found
