@@ -135,15 +135,21 @@ static xmlDoc *parse(Reader *reader, const char *xml)
         return document;
 }
 
+static gboolean check_length(Reader *reader, const char *xml, const char *when)
+{
+        if (strlen(xml) <= DEFINITION_XML_MAX)
+                return TRUE;
+        reader->error = g_error_new(BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "the XML is longer than %d bytes%s",
+                                    DEFINITION_XML_MAX, when);
+        return FALSE;
+}
+
 xmlDoc *xml_open(Reader *reader, const char *xml)
 {
         xmlDoc *document;
 
-        if (strlen(xml) > DEFINITION_XML_MAX) {
-                reader->error = g_error_new(BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED,
-                                            "the XML is longer than %d bytes", DEFINITION_XML_MAX);
+        if (!check_length(reader, xml, ""))
                 return NULL;
-        }
         if (!g_utf8_validate(xml, -1, NULL)) {
                 refuse_text(reader, BJ_ERROR_INVALID_ARGUMENT, 1, "its encoding is to be UTF-8");
                 return NULL;
@@ -448,8 +454,11 @@ Definition *definition_parse(const char *xml, GPtrArray *ignored, GError **error
         Reader reader = { .definition = definition, .ignored = ignored, .unique = unique };
         xmlDoc *document = reader.document = xml_open(&reader, xml);
 
-        if (document && read_domain(&reader, xmlDocGetRootElement(document)))
+        if (document && read_domain(&reader, xmlDocGetRootElement(document))) {
                 definition->xml = xml_dump(xmlDocGetRootElement(document));
+                /* What is kept is to be read again. */
+                check_length(&reader, definition->xml, " with its elements on lines of their own");
+        }
         g_clear_pointer(&document, xmlFreeDoc);
         if (reader.error) {
                 g_propagate_error(error, reader.error);

@@ -103,22 +103,26 @@ def test_the_longest_name(own):
 
 
 def test_size_of_the_xml(own, nothing_comes, client):
-    """1 MiB is taken, and not one byte more."""
-    name = own.lab.unique_name()
+    """1 MiB is taken, and not one byte more, also of what it becomes as it is kept."""
+    name, identity = own.lab.unique_name(), str(uuid.uuid4())
 
-    def xml(size):
-        text = domain_xml(name)
-        return text.replace("</domain>", f"<!--{'x' * (size - len(text) - 7)}--></domain>")
-    assert len(xml(LIMIT + 1)) == LIMIT + 1
+    def padded(count):
+        return domain_xml(name, identity=identity).replace("</domain>", f"<!--{'x' * count}--></domain>")
     with refused("LimitExceeded", LIMIT):
-        own.define(xml(LIMIT + 1))
+        own.define(padded(LIMIT + 1 - len(padded(0))))
     position = client.position()
-    domain = own.define(xml(LIMIT))
+    domain = own.define(padded(LIMIT // 2))
+    largest = LIMIT // 2 + LIMIT - len(domain.xml())
+    domain.undefine()
+    assert len(padded(largest)) < LIMIT, "what is kept is longer"
+    domain = own.define(padded(largest))
     own.lab.service.restart()
-    assert domain["State"] == "shutoff" and len(domain.xml()) > LIMIT - 1024
+    assert domain["State"] == "shutoff" and len(domain.xml()) == LIMIT
     domain.undefine()
     with client.news:
         del client.log[position:]
+    with refused("LimitExceeded", LIMIT, "lines of their own"):
+        own.define(padded(largest + 1))
 
 
 def test_depth_of_the_xml(own, nothing_comes):

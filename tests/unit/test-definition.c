@@ -243,15 +243,20 @@ static void assert_limit(const char *xml, GPtrArray *ignored, const char *messag
 
 static void size(void)
 {
-        g_autofree char *fill = g_strnfill(DEFINITION_XML_MAX - strlen(DOMAIN("<title></title>", "")), 'x');
+        g_autoptr(Definition) without = parse(DOMAIN("<title>x</title>", ""));
+        g_autofree char *fill = g_strnfill(DEFINITION_XML_MAX - strlen(without->xml) + 1, 'x');
         g_autofree char *most = g_strdup_printf(DOMAIN("<title>%s</title>", ""), fill);
-        g_autofree char *more = g_strconcat(most, " ", NULL);
+        g_autofree char *more = g_strdup_printf(DOMAIN("<title>%sx</title>", ""), fill);
+        g_autofree char *long_text = g_strnfill(DEFINITION_XML_MAX + 1, ' ');
         g_autofree char *value = g_strdup_printf(DOMAIN("", "<disk type='%.1000s'/>"), fill);
         g_autofree char *tag = g_strdup_printf(DOMAIN("", "\n<disk type='%.17000s'/>"), fill);
         g_autoptr(Definition) definition = parse(most);
         g_autoptr(GError) error = NULL;
 
-        assert_limit(more, NULL, "the XML is longer than 1048576 bytes");
+        g_assert_cmpuint(strlen(definition->xml), ==, DEFINITION_XML_MAX);
+        assert_limit(more, NULL,
+                     "the XML is longer than 1048576 bytes with its elements on lines of their own");
+        assert_limit(long_text, NULL, "the XML is longer than 1048576 bytes");
         assert_limit(tag, NULL, "line 8: a tag is longer than");
         g_assert_null(definition_parse(value, NULL, &error));
         g_assert_cmpuint(strlen(error->message), <, 300);
