@@ -16,6 +16,7 @@ from kit import images  # noqa: E402
 from kit.bus import BusError, Client  # noqa: E402
 from kit.fake_qmp import FakePeer  # noqa: E402
 from kit.objects import Manager  # noqa: E402
+from kit.own import Owner  # noqa: E402
 from kit.qemu import Machine  # noqa: E402
 from kit.service import Service  # noqa: E402
 from kit.waiting import wait_until  # noqa: E402
@@ -140,3 +141,11 @@ def lab(client, service, workdir, unique_name):
     lab = Lab(client, service, workdir, unique_name)
     yield lab
     lab.clean()
+
+
+@pytest.fixture
+def own(lab):
+    owner = Owner(lab)
+    yield owner
+    owner.lab.service.ensure()
+    owner.clean()

@@ -19,6 +19,18 @@ const char *bj_error_name(const GError *error)
         return names[BJ_ERROR_FAILED];
 }
 
+gboolean bj_refuse(GError **error, const char *format, ...)
+{
+        g_autofree char *message = NULL;
+        va_list list;
+
+        va_start(list, format);
+        message = g_strdup_vprintf(format, list);
+        va_end(list);
+        g_set_error_literal(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, message);
+        return FALSE;
+}
+
 int bj_error_of_qemu(const char *text)
 {
         if (text && strstr(text, "Failed to get ") && strstr(text, " lock"))

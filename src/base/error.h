@@ -39,6 +39,9 @@ GQuark bj_error_quark(void);
 /* The name on the bus, without its prefix. Errors of other domains are "Failed". */
 const char *bj_error_name(const GError *error);
 
+/* Sets InvalidArgument with that message, and answers FALSE. */
+gboolean bj_refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
 /* The code that QEMU's own text stands for: ImageInUse for a lock that somebody else holds, NoSpace, else
  * QemuError. QEMU has no codes for these; the texts are those of 7.2 to 11.1. */
 int bj_error_of_qemu(const char *text);

@@ -57,12 +57,7 @@ static gboolean is_free(Engine *engine, const Definition *definition, GError **e
                         return FALSE;
                 }
         }
-        if (engine->domains->len + engine->attaching->len >= DOMAINS_MAX) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "there are %d domains already",
-                            DOMAINS_MAX);
-                return FALSE;
-        }
-        return TRUE;
+        return engine_check_room(engine, error);
 }
 
 /* What its XML says of its images, until they are looked at. */

@@ -36,6 +36,9 @@ Domain *engine_detached_domain(Engine *engine, const char *name);
 /* Its last job has concluded, or it is attached again. */
 void engine_forget_detached(Engine *engine, Domain *domain);
 
+/* For one more domain. Errors: LimitExceeded. */
+gboolean engine_check_room(const Engine *engine, GError **error);
+
 /* The jobs of a domain that goes have no host any more. */
 void engine_forget_host(Engine *engine, Domain *domain);
 /* The storage daemon that has that disk open; NULL if there is none. */

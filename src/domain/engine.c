@@ -125,12 +125,7 @@ static gboolean check_attach(Engine *engine, const char *name, const char *path,
                         return FALSE;
                 }
         }
-        if (engine->domains->len + engine->attaching->len >= DOMAINS_MAX) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "there are %d domains already",
-                            DOMAINS_MAX);
-                return FALSE;
-        }
-        return TRUE;
+        return engine_check_room(engine, error);
 }
 
 static void attach_end(Attach *attach, Domain *domain, const GError *error)

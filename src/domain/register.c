@@ -66,6 +66,14 @@ gboolean engine_is_calm(const Engine *engine)
         return TRUE;
 }
 
+gboolean engine_check_room(const Engine *engine, GError **error)
+{
+        if (engine->domains->len + engine->attaching->len < DOMAINS_MAX)
+                return TRUE;
+        g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "there are %d domains already", DOMAINS_MAX);
+        return FALSE;
+}
+
 void engine_forget_host(Engine *engine, Domain *domain)
 {
         for (guint i = 0; i < engine->jobs->len; i++)

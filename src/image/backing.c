@@ -8,18 +8,6 @@
 
 #define JSON_DEPTH_MAX 4
 
-static gboolean G_GNUC_PRINTF(2, 3) refuse(GError **error, const char *format, ...)
-{
-        g_autofree char *what = NULL;
-        va_list list;
-
-        va_start(list, format);
-        what = g_strdup_vprintf(format, list);
-        va_end(list);
-        g_set_error_literal(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, what);
-        return FALSE;
-}
-
 void backing_clear(BackingName *name)
 {
         g_clear_pointer(&name->source, g_free);
@@ -96,12 +84,12 @@ static gboolean read_json_object(JsonName *name, JsonObject *object, gboolean in
                         continue;
                 }
                 if (!field)
-                        return refuse(error, "'%s' in the name of its backing file is not understood",
-                                      member);
+                        return bj_refuse(error, "'%s' in the name of its backing file is not understood",
+                                         member);
                 if (*field || !json_string(object, member))
-                        return refuse(error,
-                                      "'%s' in the name of its backing file is there twice, or no text",
-                                      member);
+                        return bj_refuse(error,
+                                         "'%s' in the name of its backing file is there twice, or no text",
+                                         member);
                 *field = json_string(object, member);
         }
         return TRUE;
@@ -111,11 +99,12 @@ static gboolean read_json_object(JsonName *name, JsonObject *object, gboolean in
 static gboolean read_plain_json(const JsonName *json, const char *format, BackingName *name, GError **error)
 {
         if (*format && strcmp(format, json->driver) != 0)
-                return refuse(error, "its backing file's format is '%s', but its name has the driver '%s'",
-                              format, json->driver);
+                return bj_refuse(error,
+                                 "its backing file's format is '%s', but its name has the driver '%s'",
+                                 format, json->driver);
         if (json->file_driver)
-                return refuse(error, "the name of its backing file has a file below the driver '%s'",
-                              json->driver);
+                return bj_refuse(error, "the name of its backing file has a file below the driver '%s'",
+                                 json->driver);
         name->source = g_strdup(json->filename);
         name->format = g_strdup("raw");
         return TRUE;
@@ -127,22 +116,23 @@ static gboolean read_json_name(const JsonName *json, gboolean nested, const char
         const char *driver = json->driver, *file_driver = json->file_driver;
 
         if (!json->filename)
-                return refuse(error, "the name of its backing file has no 'filename'");
+                return bj_refuse(error, "the name of its backing file has no 'filename'");
         if (*json->filename != '/')
-                return refuse(error, "its backing file '%s' is not an absolute path", json->filename);
+                return bj_refuse(error, "its backing file '%s' is not an absolute path", json->filename);
         if (driver && is_file_driver(driver) && !nested)
                 return read_plain_json(json, format, name, error);
         if (!nested)
-                return refuse(error, "the name of its backing file has no 'file'");
+                return bj_refuse(error, "the name of its backing file has no 'file'");
         if (file_driver && !is_file_driver(file_driver))
-                return refuse(error, "driver '%s' in the name of its backing file is not understood",
-                              file_driver);
+                return bj_refuse(error, "driver '%s' in the name of its backing file is not understood",
+                                 file_driver);
         if (driver && strcmp(driver, "raw") != 0 && strcmp(driver, "qcow2") != 0)
-                return refuse(error, "driver '%s' in the name of its backing file is not understood",
-                              driver);
+                return bj_refuse(error, "driver '%s' in the name of its backing file is not understood",
+                                 driver);
         if (driver && *format && strcmp(driver, format) != 0)
-                return refuse(error, "its backing file's format is '%s', but its name has the driver '%s'",
-                              format, driver);
+                return bj_refuse(error,
+                                 "its backing file's format is '%s', but its name has the driver '%s'",
+                                 format, driver);
         name->source = g_strdup(json->filename);
         name->format = driver ? g_strdup(driver) : *format ? g_strdup(format) : NULL;
         return TRUE;
@@ -159,7 +149,7 @@ static gboolean parse_json(const char *text, const char *format, BackingName *na
         if (!json_is_shallow(text, strlen(text), JSON_DEPTH_MAX) ||
             !json_parser_load_from_data(parser, text, -1, NULL) || !(root = json_parser_get_root(parser)) ||
             !JSON_NODE_HOLDS_OBJECT(root))
-                return refuse(error, "the name of its backing file is not a JSON object");
+                return bj_refuse(error, "the name of its backing file is not a JSON object");
         object = json_node_get_object(root);
         if (!read_json_object(&json, object, FALSE, error))
                 return FALSE;
@@ -180,15 +170,15 @@ gboolean backing_parse(const char *text, const char *format, const char *image, 
         if (scheme && strcmp(scheme, "file") == 0) {
                 text += strlen("file:");
                 if (*text != '/')
-                        return refuse(error, "its backing file 'file:%s' is not an absolute path", text);
+                        return bj_refuse(error, "its backing file 'file:%s' is not an absolute path", text);
         } else if (scheme && is_remote_scheme(scheme)) {
                 name->remote = TRUE;
         } else if (scheme) {
-                return refuse(error, "its backing file has the protocol '%s', which is not understood",
-                              scheme);
+                return bj_refuse(error, "its backing file has the protocol '%s', which is not understood",
+                                 scheme);
         }
         if (!*text)
-                return refuse(error, "the name of its backing file is empty");
+                return bj_refuse(error, "the name of its backing file is empty");
         if (name->remote || *text == '/')
                 name->source = g_strdup(text);
         else
@@ -205,6 +195,6 @@ char *backing_parse_data_file(const char *text, GError **error)
                 text += strlen("file:");
         if (*text == '/')
                 return g_strdup(text);
-        refuse(error, "its data file '%s' is not an absolute path", text);
+        bj_refuse(error, "its data file '%s' is not an absolute path", text);
         return NULL;
 }

@@ -16,18 +16,6 @@
 #define SNAPSHOTS_MAX 65536
 #define SNAPSHOT_BYTES_MIN 40
 
-static gboolean G_GNUC_PRINTF(2, 3) refuse(GError **error, const char *format, ...)
-{
-        g_autofree char *what = NULL;
-        va_list list;
-
-        va_start(list, format);
-        what = g_strdup_vprintf(format, list);
-        va_end(list);
-        g_set_error_literal(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, what);
-        return FALSE;
-}
-
 /* ---- formats by their magic ---- */
 
 typedef struct {
@@ -194,10 +182,10 @@ static gboolean check_length(const Qcow2 *image, guint64 end, const char *what, 
 {
         if (end <= image->length)
                 return TRUE;
-        return refuse(error,
-                      "its %s reach beyond the first %" G_GSIZE_FORMAT
-                      " bytes, which is all there is to be read",
-                      what, image->length);
+        return bj_refuse(error,
+                         "its %s reach beyond the first %" G_GSIZE_FORMAT
+                         " bytes, which is all there is to be read",
+                         what, image->length);
 }
 
 static gboolean check_features(const Qcow2 *image, GError **error)
@@ -208,7 +196,8 @@ static gboolean check_features(const Qcow2 *image, GError **error)
                 if ((image->features & ~(guint64) FEATURES_KNOWN) >> bit & 1)
                         g_string_append_printf(bits, "%s%u", bits->len ? ", " : "", bit);
         if (bits->len > 0)
-                return refuse(error, "it has incompatible features that are not known: bits %s", bits->str);
+                return bj_refuse(error, "it has incompatible features that are not known: bits %s",
+                                 bits->str);
         return TRUE;
 }
 
@@ -225,20 +214,20 @@ static gboolean read_version_3(Qcow2 *image, GError **error)
                 return FALSE;
         if (image->header_length < VERSION_3_LENGTH || image->header_length % 8 != 0 ||
             image->header_length > image->header->cluster_size)
-                return refuse(error,
-                              "its header_length %" G_GUINT64_FORMAT
-                              " is not %d to one cluster, in steps of 8",
-                              image->header_length, VERSION_3_LENGTH);
+                return bj_refuse(error,
+                                 "its header_length %" G_GUINT64_FORMAT
+                                 " is not %d to one cluster, in steps of 8",
+                                 image->header_length, VERSION_3_LENGTH);
         if (!check_length(image, image->header_length, "qcow2 header's fields", error))
                 return FALSE;
         if (be32(bytes + REFCOUNT_ORDER) > 6)
-                return refuse(error, "its refcount_order is %u, which is more than 6",
-                              be32(bytes + REFCOUNT_ORDER));
+                return bj_refuse(error, "its refcount_order is %u, which is more than 6",
+                                 be32(bytes + REFCOUNT_ORDER));
         if (image->header_length > COMPRESSION_TYPE)
                 compression = bytes[COMPRESSION_TYPE];
         if (compression > 1 || (compression != 0) != ((image->features & FEATURE_COMPRESSION) != 0))
-                return refuse(error, "its compression_type %u is not one that goes with its features",
-                              compression);
+                return bj_refuse(error, "its compression_type %u is not one that goes with its features",
+                                 compression);
         return TRUE;
 }
 
@@ -246,9 +235,9 @@ static gboolean check_table(const Qcow2 *image, const char *what, guint64 offset
                             guint64 size_max, GError **error)
 {
         if (size > size_max)
-                return refuse(error, "its %s is larger than %" G_GUINT64_FORMAT " bytes", what, size_max);
+                return bj_refuse(error, "its %s is larger than %" G_GUINT64_FORMAT " bytes", what, size_max);
         if (offset % image->header->cluster_size != 0 || offset > G_MAXINT64 - size)
-                return refuse(error, "its %s is not at the start of a cluster", what);
+                return bj_refuse(error, "its %s is not at the start of a cluster", what);
         return TRUE;
 }
 
@@ -269,11 +258,11 @@ static gboolean check_tables(const Qcow2 *image, GError **error)
                          (guint64) SNAPSHOTS_MAX * SNAPSHOT_BYTES_MIN, error))
                 return FALSE;
         if (be32(bytes + REFCOUNT_TABLE_CLUSTERS) == 0)
-                return refuse(error, "it has no refcount table");
+                return bj_refuse(error, "it has no refcount table");
         if (size > G_MAXINT64 || size / l1_reach + (size % l1_reach != 0) > l1_size)
-                return refuse(error,
-                              "its size of %" G_GUINT64_FORMAT " bytes is more than its L1 table holds",
-                              size);
+                return bj_refuse(error,
+                                 "its size of %" G_GUINT64_FORMAT " bytes is more than its L1 table holds",
+                                 size);
         image->header->virtual_size = size - size % SECTOR;
         return TRUE;
 }
@@ -288,10 +277,10 @@ static gboolean read_fields(Qcow2 *image, GError **error)
                 return FALSE;
         header->version = be32(bytes + 4);
         if (header->version != 2 && header->version != 3)
-                return refuse(error, "it is qcow2 of version %u, which is not known", header->version);
+                return bj_refuse(error, "it is qcow2 of version %u, which is not known", header->version);
         cluster_bits = be32(bytes + CLUSTER_BITS);
         if (cluster_bits < 9 || cluster_bits > 21)
-                return refuse(error, "its cluster_bits are %u, which is not 9 to 21", cluster_bits);
+                return bj_refuse(error, "its cluster_bits are %u, which is not 9 to 21", cluster_bits);
         header->cluster_size = G_GUINT64_CONSTANT(1) << cluster_bits;
         image->header_length = VERSION_2_LENGTH;
         if (header->version == 3 && !read_version_3(image, error))
@@ -301,10 +290,10 @@ static gboolean read_fields(Qcow2 *image, GError **error)
         header->has_data_file = (image->features & FEATURE_DATA_FILE) != 0;
         header->extended_l2 = (image->features & FEATURE_EXTENDED_L2) != 0;
         if (header->extended_l2 && cluster_bits < 14)
-                return refuse(error, "its cluster_bits are %u, too few for extended L2 entries",
-                              cluster_bits);
+                return bj_refuse(error, "its cluster_bits are %u, too few for extended L2 entries",
+                                 cluster_bits);
         if (be32(bytes + CRYPT_METHOD) > 2)
-                return refuse(error, "its encryption %u is not known", be32(bytes + CRYPT_METHOD));
+                return bj_refuse(error, "its encryption %u is not known", be32(bytes + CRYPT_METHOD));
         header->encrypted = be32(bytes + CRYPT_METHOD) != 0;
         return check_tables(image, error);
 }
@@ -315,16 +304,16 @@ static gboolean read_text(const Qcow2 *image, const char *what, guint64 offset, 
                           gsize size, GError **error)
 {
         if (length >= size)
-                return refuse(error,
-                              "its %s has %" G_GUINT64_FORMAT " bytes, which is more than %" G_GSIZE_FORMAT,
-                              what, length, size - 1);
+                return bj_refuse(
+                        error, "its %s has %" G_GUINT64_FORMAT " bytes, which is more than %" G_GSIZE_FORMAT,
+                        what, length, size - 1);
         if (length > image->length || offset > image->length - length)
-                return refuse(error,
-                              "its %s is beyond the first %" G_GSIZE_FORMAT
-                              " bytes, which is all there is to be read",
-                              what, image->length);
+                return bj_refuse(error,
+                                 "its %s is beyond the first %" G_GSIZE_FORMAT
+                                 " bytes, which is all there is to be read",
+                                 what, image->length);
         if (!g_utf8_validate((const char *) image->bytes + offset, (gssize) length, NULL))
-                return refuse(error, "its %s is no text", what);
+                return bj_refuse(error, "its %s is no text", what);
         memcpy(text, image->bytes + offset, length);
         text[length] = '\0';
         return TRUE;
@@ -342,8 +331,8 @@ static gboolean find_backing(Qcow2 *image, GError **error)
                 return TRUE;
         if (image->backing_offset < image->header_length || image->backing_offset > cluster_size ||
             image->backing_length > cluster_size - image->backing_offset)
-                return refuse(error,
-                              "the name of its backing file is not in its first cluster, after the header");
+                return bj_refuse(
+                        error, "the name of its backing file is not in its first cluster, after the header");
         return TRUE;
 }
 
@@ -352,12 +341,12 @@ static gboolean read_extension(Qcow2 *image, guint32 type, guint64 offset, guint
         ImageHeader *header = image->header;
 
         if (type == EXTENSION_BACKING_FORMAT && *header->backing_format)
-                return refuse(error, "it has more than one format of its backing file");
+                return bj_refuse(error, "it has more than one format of its backing file");
         if (type == EXTENSION_BACKING_FORMAT)
                 return read_text(image, "format of the backing file", offset, length, header->backing_format,
                                  sizeof(header->backing_format), error);
         if (type == EXTENSION_DATA_FILE && *header->data_file)
-                return refuse(error, "it has more than one name of its data file");
+                return bj_refuse(error, "it has more than one name of its data file");
         if (type == EXTENSION_DATA_FILE)
                 return read_text(image, "name of the data file", offset, length, header->data_file,
                                  sizeof(header->data_file), error);
@@ -372,14 +361,14 @@ static gboolean read_extensions(Qcow2 *image, GError **error)
                 guint32 type, length;
 
                 if (end - offset < 8)
-                        return refuse(error, "its last header extension is cut off");
+                        return bj_refuse(error, "its last header extension is cut off");
                 if (!check_length(image, offset + 8, "header extensions", error))
                         return FALSE;
                 type = be32(image->bytes + offset);
                 length = be32(image->bytes + offset + 4);
                 offset += 8;
                 if (length > end - offset)
-                        return refuse(error, "its header extension 0x%08x is too long", type);
+                        return bj_refuse(error, "its header extension 0x%08x is too long", type);
                 if (type == EXTENSION_END)
                         return TRUE;
                 if (!read_extension(image, type, offset, length, error))
@@ -417,7 +406,7 @@ static gboolean parse(const char *format, const guint8 *bytes, gsize length, gui
         if (strcmp(format, "raw") != 0)
                 return TRUE;
         if (file_size > G_MAXINT64 - SECTOR)
-                return refuse(error, "its size of %" G_GUINT64_FORMAT " bytes is none", file_size);
+                return bj_refuse(error, "its size of %" G_GUINT64_FORMAT " bytes is none", file_size);
         header->virtual_size = (file_size + SECTOR - 1) / SECTOR * SECTOR;
         return TRUE;
 }
@@ -429,7 +418,7 @@ static const char *probe(const guint8 *bytes, gsize length, guint64 file_size, G
 
         if (strcmp(format, "raw") != 0 || length >= MIN(file_size, MAGIC_BYTES))
                 return format;
-        refuse(error, "only %" G_GSIZE_FORMAT " of its bytes can be read", length);
+        bj_refuse(error, "only %" G_GSIZE_FORMAT " of its bytes can be read", length);
         return NULL;
 }
 
@@ -454,6 +443,6 @@ gboolean header_parse_as(const char *format, const guint8 *bytes, gsize length, 
         if (!seen)
                 return FALSE;
         if (strcmp(seen, format) != 0 && !(strcmp(seen, "raw") == 0 && has_tail_magic(format)))
-                return refuse(error, "it is no %s image", format);
+                return bj_refuse(error, "it is no %s image", format);
         return parse(format, bytes, length, file_size, header, error);
 }

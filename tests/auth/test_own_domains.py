@@ -9,15 +9,7 @@ from kit import images
 from kit.bus import ACCESS_DENIED, ROOT, BusError, options
 from kit.caller import body
 from kit.objects import Job
-from kit.own import OwnDomain, Owner, disk_xml, domain_xml
-
-
-@pytest.fixture
-def own(lab):
-    owner = Owner(lab)
-    yield owner
-    owner.lab.service.ensure()
-    owner.clean()
+from kit.own import OwnDomain, disk_xml, domain_xml
 
 
 def test_domain_manager(own, callers, client):

@@ -15,19 +15,18 @@ from kit import images
 from kit.bus import BusError
 from kit.crash_walk import SIZE, small_chain
 from kit.objects import Job
-from kit.own import OwnDomain, Owner, SlowEmulator, disk_xml, domain_xml
+from kit.own import OwnDomain, SlowEmulator, disk_xml, domain_xml
 from kit.own_walk import (DEFINE, KINDS, NO_PROCESS, SILENT, START, UNDEFINE, OwnPair, assert_unharmed, kill_processes,
                           points_of, processes)
 from kit.waiting import wait_until
 
 
-@pytest.fixture
-def own(lab):
-    owner = Owner(lab)
-    yield owner
-    lab.service.ensure()
-    owner.clean()
-    wait_until(lambda: not processes(lab.directory), "all that was started to end")
+@pytest.fixture(autouse=True)
+def nothing_is_left(own):
+    yield
+    own.lab.service.ensure()
+    own.clean()
+    wait_until(lambda: not processes(own.directory), "all that was started to end")
 
 
 @pytest.fixture
