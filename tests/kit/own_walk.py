@@ -276,7 +276,7 @@ class OwnPair(Pair):
         done = self.disk["Source"] == self.target
         assert done or not self.is_from("snapshot"), f"recorded, and not done, at {self.point}"
         # A service that lives may record it before it hears of the end, and says so in its answer.
-        assert not done or self.is_from("sync-target" if self.service_lived else "record-target+")
+        assert not done or self.is_from("check-target+" if self.service_lived else "record-target+")
         if not done:
             self.assert_disk()
             self.remove_target()
