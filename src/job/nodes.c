@@ -263,7 +263,8 @@ static void on_probed(JsonNode *result, const GError *error, gpointer data)
         g_autoptr(GError) failure = NULL;
 
         (void) result;
-        if (!error) {
+        /* A service that died here has left it. */
+        if (!error || g_str_has_prefix(error->message, "Duplicate nodes")) {
                 qmp_execute(call->job->host->qmp, "blockdev-del", json_make("s:node-name", call->node, NULL),
                             on_probe_removed, call);
                 return;

@@ -368,3 +368,20 @@ def test_killed_between_the_record_of_the_end_and_its_signal(lab):
     assert disk["Source"] == machine.active_file("vda") == chain.base.path
     assert disk["Job"] == "/" and machine.jobs() == {}
     assert not job.completed()
+
+
+def test_header_is_being_probed(lab):
+    """Of a layer that is open for reading: what the probe has left in QEMU is in nobody's way."""
+    chain = images.layers(lab.directory, 4)
+    machine, _, disk = lab.standard(chain)
+    lab.service.restart(stop_at="check-pending+")
+    lab.client.call_later(disk.path, "Disk", "Commit", "(a{sv})", options({"top": "[2]", "base": "[3]"}))
+    lab.service.wait_gone()
+    assert [name for name in machine.nodes() if name.endswith("-p")]
+    lab.service.start()
+    listed, = lab.manager.jobs(domain=machine.name)
+    Job(lab.client, listed["Path"]).wait_completed("completed")
+    assert not [name for name in machine.nodes() if name.startswith("bj-")]
+    machine.quit()
+    images.assert_contents(chain.base, chain.contents[1])
+    images.assert_contents(chain.top, chain.contents[3])

@@ -3,7 +3,7 @@
  * attack; and what was read is written so that it can be read again.
  *
  * fuzz-definition [--runs N] [--seconds S] [--seed N] FILE…: each file as it is, then changed at random, N
- * times or for S seconds. What fails is left in fuzz-definition.xml. */
+ * times or for S seconds, whichever is less. What fails is left in fuzz-definition.xml. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -342,7 +342,8 @@ int main(int argc, char **argv)
         g_print("%u inputs, %u of them read\n", corpus->len, read);
         end = g_get_monotonic_time() + seconds * G_USEC_PER_SEC;
         read = 0;
-        while (corpus->len > 0 && (n < (guint) runs || g_get_monotonic_time() < end)) {
+        while (corpus->len > 0 && (runs == 0 || n < (guint) runs) &&
+               (seconds == 0 || g_get_monotonic_time() < end)) {
                 const Input *input = corpus->pdata[below(random, corpus->len)];
                 g_autoptr(GString) text = g_string_new(input->text);
 
