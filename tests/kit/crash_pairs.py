@@ -212,8 +212,9 @@ class Pair(Walk):
             assert source.path in (self.target, self.chain.top.path)
         else:
             assert source.path == self.source_by_result(result)
-        disk, = self._record("domains", self.machine.name)["disks"]
-        assert disk["chain"][0]["source"] == source.path
+        # The job's record says it; the domain's follows.
+        wait_until(lambda: self._record("domains", self.machine.name)["disks"][0]["chain"][0]["source"] == source.path,
+                   "the domain's record to name it too")
         # Through all the backing files that the headers name: none is missing.
         images.assert_contents(source, self.chain.contents[-1])
         images.assert_uncorrupted(source)
