@@ -146,6 +146,14 @@ static void give_up(Start *start, const GError *error)
         domain_close(start->domain, "the start failed", on_given_up, start);
 }
 
+/* Where it cannot be written the guest runs all the same, and it is tried again. */
+static void on_running_saved(Domain *domain, const GError *error, gpointer data)
+{
+        (void) domain;
+        (void) error;
+        finish(data, NULL);
+}
+
 static void on_guest_runs(Domain *domain, const GError *error, gpointer data)
 {
         Start *start = data;
@@ -155,8 +163,7 @@ static void on_guest_runs(Domain *domain, const GError *error, gpointer data)
                 return;
         }
         domain->starting = FALSE;
-        domain_save(domain);
-        finish(start, NULL);
+        domain_save_then(domain, on_running_saved, start);
 }
 
 static void on_process_saved(Domain *domain, const GError *error, gpointer data)
