@@ -128,8 +128,9 @@ static void apply_pivot(Engine *engine, const Job *job)
 static gboolean is_domain_settled(const Domain *domain)
 {
         /* Gone, connected and looked at, or found without an answer. */
-        if (!domain->gone && (domain->closing->len > 0 ||
-                              (!domain->retry && (domain->look || (domain->connection && !domain->host.qmp)))))
+        if (!domain->gone &&
+            (domain->closing->len > 0 ||
+             (!domain->retry && (domain->look || (domain->connection && !domain->host.qmp)))))
                 return FALSE;
         for (guint i = 0; i < domain->jobs->len; i++)
                 if (((Job *) domain->jobs->pdata[i])->step)
