@@ -191,6 +191,7 @@ void domain_look(Domain *domain, Job *job, JobLooked looked);
 void domain_look_then(Domain *domain, DomainDone done, gpointer data);
 /* The same for a job's host. */
 void domain_host_look(JobHost *host, Job *job, JobLooked looked);
+void domain_host_created(JobHost *host);
 void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gint64 when);
 /* Progress is asked for while a job runs, and not otherwise. */
 void domain_schedule_poll(Domain *domain);

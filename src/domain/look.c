@@ -32,6 +32,22 @@ struct Look {
 
 static void start(Domain *domain);
 
+/* QEMU 7.2 dies (qcow2_get_specific_info) when it is asked for its nodes while it creates a qcow2 image: for
+ * a moment that is a node without a version. */
+static gboolean is_creating(const Domain *domain)
+{
+        for (guint i = 0; i < domain->jobs->len; i++)
+                if (((Job *) domain->jobs->pdata[i])->part_under_way)
+                        return TRUE;
+        return FALSE;
+}
+
+static void start_next(Domain *domain)
+{
+        if (domain->look_next && !domain->look && !(domain->host.qmp && is_creating(domain)))
+                start(domain);
+}
+
 /* Which process it is cannot be seen from another PID namespace. A QEMU that has neither the job nor any of
  * its nodes is not the one that had them. */
 static void tell_apart(Domain *domain, GPtrArray *jobs)
@@ -83,8 +99,7 @@ static void finish(struct Look *look)
         g_free(look->stream);
         domain_unref(look->domain);
         g_free(look);
-        if (domain->look_next && !domain->look)
-                start(domain);
+        start_next(domain);
 }
 
 static void note_error(struct Look *look, const GError *error)
@@ -270,8 +285,12 @@ static void add_waiter(Domain *domain, Waiter waiter)
         if (!domain->look_next)
                 domain->look_next = g_array_new(FALSE, FALSE, sizeof(Waiter));
         g_array_append_val(domain->look_next, waiter);
-        if (!domain->look)
-                start(domain);
+        start_next(domain);
+}
+
+void domain_host_created(JobHost *host)
+{
+        start_next((Domain *) host);
 }
 
 void domain_look(Domain *domain, Job *job, JobLooked looked)

@@ -332,6 +332,7 @@ void engine_watch_domain(Engine *engine, Domain *domain)
         domain->observer = &domain_observer;
         domain->observer_data = engine;
         domain->host.look = domain_host_look;
+        domain->host.created = domain_host_created;
         domain->host.save = domain_host_save;
         domain->host.passed = domain_host_passed;
         domain->host.images = list_images;

@@ -153,6 +153,8 @@ struct JobHost {
         void (*save)(JobHost *host, Job *job, JobLooked saved);
         /* Where QEMU is there for this job alone: has it end; `closed` is called when it has. Else NULL. */
         void (*close)(JobHost *host, Job *job, JobLooked closed);
+        /* QEMU creates an image no more: it can be looked at again. */
+        void (*created)(JobHost *host);
         /* QEMU was passed a descriptor of the file at `path`, and calls it /dev/fdset/`fdset`. */
         void (*passed)(JobHost *host, gint64 fdset, const char *path);
         /* ImageUse of every disk but the job's own. */
@@ -250,7 +252,7 @@ struct Job {
         gboolean checked, flushed, settled, compared, deleted, domain_recorded;
         /* A job of QEMU's that is but a part of this one: creating an image. */
         char *part_id;
-        gboolean part_over;
+        gboolean part_over, part_under_way;
         QmpReply part_done;
         GError *part_error;
         guint under_way;     /* commands of a step that sends several */
@@ -319,6 +321,8 @@ void job_seen_ready(Job *job, JsonObject *data);
 void job_seen_query(Job *job, JsonObject *query_jobs_entry);
 void job_seen_block_query(Job *job, JsonObject *query_block_jobs_entry);
 void job_seen_part(Job *job, const char *status);
+/* It is over, or never began. */
+void job_part_ended(Job *job);
 void job_connection_lost(Job *job);
 void job_qemu_gone(Job *job);
 

@@ -143,11 +143,21 @@ static void end_part(Job *job, const GError *error)
                 done(NULL, error, job);
 }
 
+void job_part_ended(Job *job)
+{
+        if (!job->part_under_way)
+                return;
+        job->part_under_way = FALSE;
+        if (job->host)
+                job->host->created(job->host);
+}
+
 void job_seen_part(Job *job, const char *status)
 {
         if (g_strcmp0(status, "concluded") != 0)
                 return;
         job->part_over = TRUE;
+        job_part_ended(job);
         end_part(job, NULL);
 }
 
@@ -160,6 +170,7 @@ void job_connection_lost(Job *job)
         job->synced = FALSE;
         job->asked = DECISION_NONE;
         job->paused_seen = 0;
+        job_part_ended(job);
         end_part(job, error);
         job_update_state(job);
 }

@@ -153,9 +153,10 @@ static void on_part_started(JsonNode *result, const GError *error, gpointer data
         Job *job = data;
 
         (void) result;
-        if (error)
+        if (error) {
+                job_part_ended(job);
                 fail(job, error);
-        else if (job->part_over)
+        } else if (job->part_over)
                 on_part_over(NULL, NULL, job);
         else
                 job->part_done = on_part_over;
@@ -168,6 +169,7 @@ static void start_part(Job *job, JsonObject *options)
                 return;
         }
         job->part_over = FALSE;
+        job->part_under_way = TRUE;
         job_execute(job, "blockdev-create", json_make("s:job-id", job->part_id, "o:options", options, NULL),
                     on_part_started);
 }
