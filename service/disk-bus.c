@@ -108,6 +108,7 @@ static const OptionRule commit_rules[] = {
         { "auto", 's', .values = auto_values },
         { "delete", 'b' },
         { "keep-top", 'b' },
+        { "restartable", 'b' },
         { "relative", 'b' },
         { "backing", 's' },
         { "speed", 't', .maximum = G_MAXINT64 },

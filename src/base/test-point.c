@@ -20,11 +20,25 @@ static void trace(const char *name)
         close(fd);
 }
 
+/* Whether it is the time that is meant. */
+static gboolean is_due(const char *name)
+{
+        static guint64 passed;
+        const char *pass = g_getenv("BLOCKJOBD_TEST_PASS");
+
+        if (g_strcmp0(g_getenv("BLOCKJOBD_TEST_STOP_AT"), name) != 0 &&
+            g_strcmp0(g_getenv("BLOCKJOBD_TEST_WAIT_AT"), name) != 0)
+                return FALSE;
+        return passed++ >= (pass ? g_ascii_strtoull(pass, NULL, 10) : 0);
+}
+
 void test_point(const char *name)
 {
         static gboolean waited;
 
         trace(name);
+        if (!is_due(name))
+                return;
         if (g_strcmp0(g_getenv("BLOCKJOBD_TEST_STOP_AT"), name) == 0)
                 kill(getpid(), SIGKILL);
         if (!waited && g_strcmp0(g_getenv("BLOCKJOBD_TEST_WAIT_AT"), name) == 0) {

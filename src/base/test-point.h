@@ -8,6 +8,7 @@
  *
  * BLOCKJOBD_TEST_STOP_AT=POINT   dies there, by SIGKILL
  * BLOCKJOBD_TEST_WAIT_AT=POINT   stops there the first time, by SIGSTOP, until it is sent SIGCONT
+ * BLOCKJOBD_TEST_PASS=N          both of them after it has come there N times
  * BLOCKJOBD_TEST_TRACE=FILE      appends the name of each point that it comes to, a line each
  * BLOCKJOBD_TEST_OMIT=PART       leaves out what test_omits() is asked about, so that a test can show that
  *                                it finds the lack of it

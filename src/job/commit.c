@@ -11,6 +11,7 @@
 #include "job/nodes.h"
 #include "job/plan.h"
 #include "job/single-phase.h"
+#include "job/stages.h"
 #include "job/two-phase.h"
 
 /* Of a commit below the active layer only: nobody's header is rewritten by a pivot. */
@@ -41,7 +42,8 @@ static gboolean check(const Job *job, GError **error)
                 return FALSE;
         }
         return !refuse_pair(options, "shallow", "base", error) &&
-               !refuse_pair(options, "keep-top", "delete", error) && plan_check_backing(job, error);
+               !refuse_pair(options, "keep-top", "delete", error) &&
+               !refuse_pair(options, "keep-top", "restartable", error) && plan_check_backing(job, error);
 }
 
 /* ---- plan: which node into which ---- */
@@ -112,6 +114,15 @@ static gboolean check_base(Job *job, const Chain *chain, guint top_depth, guint 
         return TRUE;
 }
 
+/* Each is committed by itself into a base that has grown with the one before. */
+static gboolean check_layers(Job *job, const Chain *chain, guint top, guint base)
+{
+        for (guint i = top + 1; i < base; i++)
+                if (!check_base(job, chain, i, i + 1))
+                        return FALSE;
+        return check_base(job, chain, top, top + 1);
+}
+
 static void on_backing_planned(Job *job, const GError *error)
 {
         if (error)
@@ -125,33 +136,96 @@ static void on_examined(Job *job, const GError *error)
         if (error)
                 job_start_failed(job, error);
         else if (job->header_node)
-                plan_backing(job, on_backing_planned);
+                plan_backing(job, job->stages == 0, on_backing_planned);
         else {
                 job->target_node = g_strdup(job->end_node);
                 job_step_end(job);
         }
 }
 
-/* Base is changed under everybody who stands on it, and what was above it up to top is no longer valid. */
-static void examine(Job *job, const Chain *chain, guint top, guint base)
+/* Base is changed under everybody who stands on it, and what was above it up to top is no longer valid; the
+ * layers from `stale` down to base can be deleted when that is done. */
+static void examine(Job *job, const Chain *chain, guint top, guint stale, guint base, JobLooked examined)
 {
-        GPtrArray *stale = g_ptr_array_new_with_free_func(g_free);
+        GPtrArray *unused = g_ptr_array_new_with_free_func(g_free);
         GPtrArray *changed = g_ptr_array_new_with_free_func(g_free);
 
         for (guint i = top; i <= base; i++) {
-                if (i < base)
-                        g_ptr_array_add(stale, g_strdup(chain_layer(chain, i)->source));
+                if (i >= stale && i < base)
+                        g_ptr_array_add(unused, g_strdup(chain_layer(chain, i)->source));
                 g_ptr_array_add(changed, g_strdup(chain_layer(chain, i)->source));
         }
-        files_examine(job, stale, changed,
+        files_examine(job, unused, changed,
                       options_flag(job->options, "force") ? NULL : job->host->images(job->host, job),
-                      on_examined);
+                      examined);
+}
+
+/* The nodes of a commit of the layers from `top` down to `base`. */
+static void take(Job *job, const Chain *chain, guint top, guint base)
+{
+        const Layer *header = top > 0 ? chain_layer(chain, top - 1) : NULL;
+
+        g_free(job->header_node), job->header_node = g_strdup(header ? header->node : NULL);
+        g_free(job->source_node);
+        /* A filter that stands between the two goes as well: with the layer below it as top QEMU would not
+         * rewrite the header. */
+        job->source_node =
+                g_strdup(header ? graph_child(graph_node(job->host->graph, header->node), "backing")->name
+                                : chain_layer(chain, top)->node);
+        g_free(job->end_node), job->end_node = g_strdup(chain_layer(chain, base)->node);
+        if (!header)
+                job->below = g_strdup(chain_layer(chain, base)->source);
+}
+
+typedef struct {
+        Job *job;
+        gboolean last;
+        JobLooked taken;
+} Taking;
+
+static void taking_end(Job *job, const GError *error)
+{
+        g_autofree Taking *taking = g_steal_pointer(&job->plan);
+
+        taking->taken(job, error);
+        job_unref(taking->job);
+}
+
+static void on_layer_backing_planned(Job *job, const GError *error)
+{
+        if (error)
+                taking_end(job, error);
+        else
+                plan_check_header(job, taking_end);
+}
+
+static void on_layer_examined(Job *job, const GError *error)
+{
+        const Taking *taking = job->plan;
+
+        if (error || !job->header_node)
+                taking_end(job, error);
+        else
+                /* A layer that is to be merged itself is not meant by the option `backing`. */
+                plan_backing(job, taking->last, on_layer_backing_planned);
+}
+
+void commit_take_layer(Job *job, const Chain *chain, guint layer, JobLooked taken)
+{
+        Taking *taking = g_new(Taking, 1);
+
+        *taking = (Taking){ job_ref(job), strcmp(chain_layer(chain, layer)->node, job->range_node) == 0,
+                            taken };
+        job->plan = taking;
+        g_free(job->root_node), job->root_node = g_strdup(chain->root);
+        take(job, chain, layer, layer + 1);
+        examine(job, chain, layer, layer, layer + 1, on_layer_examined);
 }
 
 static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth)
 {
-        guint top = top_depth < 0 ? 0 : (guint) top_depth, base = chain->layers->len - 1;
-        const Layer *below, *header = NULL;
+        guint top = top_depth < 0 ? 0 : (guint) top_depth, base = chain->layers->len - 1, first;
+        const Layer *below;
 
         if (!check_top(job, chain, top))
                 return;
@@ -167,31 +241,30 @@ static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth
                 base = top + 1;
         if (!check_base(job, chain, top, base))
                 return;
+        first = top;
+        if (options_flag(job->options, "restartable") && base - top > 1) {
+                if (!check_layers(job, chain, top, base))
+                        return;
+                stages_plan(job, chain, top, base);
+                first = base - 1;
+        }
         below = chain_layer(chain, base);
         if (top > 0) {
                 job->driver = &commit_driver;
                 g_free(job->mode);
                 job->mode = g_strdup("");
-                header = chain_layer(chain, top - 1);
-                job->header_node = g_strdup(header->node);
-                if (!plan_format_can_be_recorded(job, below))
-                        return;
-        } else
-                job->below = g_strdup(below->source);
+        }
+        if (job->stages)
+                job->driver = top > 0 ? &restartable_commit_driver : &restartable_active_commit_driver;
+        if (first > 0 && !plan_format_can_be_recorded(job, below))
+                return;
         if (!plan_take(job, chain, top, base))
                 return;
-        /* A filter that stands between the two goes as well: with the layer below it as top QEMU would not
-         * rewrite the header. */
-        if (header) {
-                g_free(job->source_node);
-                job->source_node =
-                        g_strdup(graph_child(graph_node(job->host->graph, header->node), "backing")->name);
-        }
-        job->end_node = g_strdup(below->node);
+        take(job, chain, first, base);
         job->target = g_strdup(below->source);
         job->target_format = g_strdup(below->format);
         job->target_was_read_only = below->read_only;
-        examine(job, chain, top, base);
+        examine(job, chain, top, first, base, on_examined);
 }
 
 static void plan_run(Job *job)
@@ -347,6 +420,34 @@ static const JobStep steps[] = {
         { NULL, NULL, NULL },
 };
 
+/* The steps of one layer, until there is no next one; the last of an active commit has its own. */
+static const JobStep layer_steps[] = {
+        { "plan", plan_state, plan_run },
+        { "record-intent", record_intent_state, record_intent_run },
+        { "begin", begin_state, begin_run },
+        { "start", start_state, start_run },
+        { "record-accepted", record_accepted_state, record_accepted_run },
+        { "announce", announce_state, announce_run },
+        { "record-decision", record_decision_state, record_decision_run },
+        { "ask", ask_cancel_state, ask_cancel_run },
+        { "reach-pending", reach_pending_state, NULL },
+        { "check-pending", check_pending_state, check_pending_run },
+        { "flush", flush_state, flush_run },
+        { "finalize", finalize_state, finalize_single_run },
+        { "conclude", conclude_state, NULL },
+        { "look", look_state, look_single_run },
+        { "flush-outcome", flush_outcome_state, flush_outcome_run },
+        { "compare-images", compare_images_state, compare_images_run },
+        { "record-outcome", record_outcome_state, record_outcome_run },
+        { "tidy", nodes_tidy_state, nodes_tidy_run },
+        { "delete", delete_state, delete_run },
+        { "next-layer", next_layer_state, next_layer_run },
+        { "record-domain", record_domain_state, record_domain_run },
+        { "close", close_state, close_run },
+        { "tell", tell_state, tell_run },
+        { NULL, NULL, NULL },
+};
+
 const JobDriver active_commit_driver = {
         .name = "active-commit",
         .type = "active-commit",
@@ -370,4 +471,20 @@ const JobDriver commit_driver = {
         .is_in_graph = single_phase_is_in_graph,
         .leave = leave,
         .tidy = tidy,
+};
+
+#define RESTARTABLE                                                                                      \
+        .kind = "commit", .steps = layer_steps, .check = check, .is_in_graph = single_phase_is_in_graph, \
+        .leave = leave, .tidy = tidy
+
+const JobDriver restartable_active_commit_driver = {
+        .name = "restartable-active-commit",
+        .type = "active-commit",
+        RESTARTABLE,
+};
+
+const JobDriver restartable_commit_driver = {
+        .name = "restartable-commit",
+        .type = "commit",
+        RESTARTABLE,
 };

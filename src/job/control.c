@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/stages.h"
 
 static gboolean check_active(const Job *job, GError **error)
 {
@@ -40,7 +41,7 @@ gboolean job_pivot(Job *job, GError **error)
                             job->id, job->qemu_id);
                 return FALSE;
         }
-        if (!job->driver->two_phase) {
+        if (!job->driver->two_phase && strcmp(job->driver->type, "active-commit") != 0) {
                 g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_READY,
                             "job '%s' is a %s: it has no second phase and ends by itself", job->id,
                             job->driver->type);
@@ -119,12 +120,15 @@ static void on_speed_set(JsonNode *result, const GError *error, gpointer data)
 {
         Control *control = data;
 
+        /* Where QEMU is done with one layer, it counts for the next. */
+        gboolean later = g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) && stages_are_left(control->job);
+
         (void) result;
-        if (!error && control->job->speed != control->speed) {
+        if ((!error || later) && control->job->speed != control->speed) {
                 control->job->speed = control->speed;
                 job_changed(control->job, JOB_CHANGED_SPEED);
         }
-        control_end(control, error);
+        control_end(control, later ? NULL : error);
 }
 
 void job_set_speed(Job *job, guint64 speed, JobDone done, gpointer data)

@@ -9,6 +9,7 @@
 #include "base/boot.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "job/stages.h"
 
 /* Of QEMU's words, which go into records and signals. */
 #define ERROR_MAX 4096
@@ -74,10 +75,20 @@ const char *job_id_in(const char *qemu_id)
         return dash && job_id_is_good(dash + 1) ? dash + 1 : NULL;
 }
 
+char *job_make_qemu_id(const Job *job)
+{
+        g_autofree char *disk = g_strdup(job->disk);
+        g_autofree char *stage =
+                job->stage ? g_strdup_printf(".%" G_GUINT64_FORMAT, job->stage) : g_strdup("");
+
+        /* QEMU's job ids take fewer characters than names of disks have. */
+        g_strcanon(disk, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "._-", '_');
+        return g_strdup_printf("bj-%s%s-%s-%s", job->driver->kind, stage, disk, job->id);
+}
+
 Job *job_new(const JobDriver *driver, const char *domain, const char *disk, const char *device)
 {
         Job *job = g_new0(Job, 1);
-        g_autofree char *id_disk = g_strdup(disk);
 
         g_ref_count_init(&job->references);
         job->driver = driver;
@@ -85,9 +96,7 @@ Job *job_new(const JobDriver *driver, const char *domain, const char *disk, cons
         job->domain = g_strdup(domain);
         job->disk = g_strdup(disk);
         job->device = g_strdup(device);
-        /* QEMU's job ids take fewer characters than names of disks have. */
-        g_strcanon(id_disk, G_CSET_A_2_Z G_CSET_a_2_z G_CSET_DIGITS "._-", '_');
-        job->qemu_id = g_strdup_printf("bj-%s-%s-%s", driver->kind, id_disk, job->id);
+        job->qemu_id = job_make_qemu_id(job);
         job->filter = g_strdup_printf("bj-%s", job->id);
         job->mode = g_strdup(driver->mode ? driver->mode : "");
         job->error_code = -1;
@@ -152,6 +161,7 @@ void job_unref(Job *job)
                           job->target_node,
                           job->end_node,
                           job->header_node,
+                          job->range_node,
                           job->active,
                           job->below,
                           job->backing,
@@ -211,17 +221,24 @@ static gboolean shows_pause(const Job *job)
                (job->paused_by_user || job->io_failed || job->no_space || job->paused_seen > 1);
 }
 
+/* One layer is over, the next one is not on its way yet. */
+static gboolean is_between_stages(const Job *job)
+{
+        return job->record.stage_over || (job->announced && !job->record.accepted) || stages_are_left(job);
+}
+
 static JobState derive_state(const Job *job)
 {
         if (job->concluded)
                 return JOB_CONCLUDED;
-        if (!job->record.accepted)
+        if (!job->record.accepted && !job->announced)
                 return JOB_STARTING;
         if (job->gone || job->record.result != RESULT_NONE)
                 return JOB_COMPLETING;
         if (!job->host || !job->synced)
                 return JOB_DISCONNECTED;
-        if (job->status >= STATUS_WAITING || job->status == STATUS_ABSENT)
+        if ((job->status >= STATUS_WAITING || job->status == STATUS_ABSENT) &&
+            (job->record.decision != DECISION_NONE || !is_between_stages(job)))
                 return JOB_COMPLETING;
         /* Also when QEMU pauses it on the way to its end, for want of room say: somebody has to resume it.
          */

@@ -191,6 +191,8 @@ struct Job {
          * end_node, which stays, without a use; end_node "" = all the way down. `header_node` is the one
          * whose header is to name another backing file, NULL = none. */
         char *source_node, *target_node, *end_node, *header_node;
+        /* Of one that goes layer by layer, see stages.h: the uppermost layer of all; NULL = of no other. */
+        char *range_node;
         char *source, *target; /* image file names */
         char *active;          /* that of the active layer when the job began */
         /* After a pivot: the layer that comes to stand under a new one or on top itself, "" = none. */
@@ -212,6 +214,7 @@ struct Job {
         /* What the record says, and what of it is written down already. */
         struct JobRecord {
                 gboolean exists, accepted, told;
+                gboolean stage_over; /* the layer is in base for good, and there are more */
                 JobDecision decision;
                 JobDisk disk_is;
                 JobResult result;
@@ -228,6 +231,8 @@ struct Job {
         gboolean synced; /* what is here is from this connection */
         gboolean gone;   /* that QEMU is no more */
         guint64 current, total, speed;
+        /* Layers that are done, all of them, and what was copied for those that are done. */
+        guint64 stage, stages, stages_copied;
         char *qemu_error;
         gboolean end_seen; /* an event told of its end */
         gboolean io_failed, no_space;
@@ -264,6 +269,8 @@ struct Job {
 
 /* job.c: the struct, its names, its record */
 Job *job_new(const JobDriver *driver, const char *domain, const char *disk, const char *device);
+/* QEMU's id of the job, or of the stage that it is at. */
+char *job_make_qemu_id(const Job *job);
 /* The machine was not started anew since. */
 gboolean job_is_of_this_boot(const Job *job);
 /* As job_new() makes them. */

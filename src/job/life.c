@@ -9,6 +9,7 @@
 #include "base/test-point.h"
 #include "job/files.h"
 #include "job/nodes.h"
+#include "job/stages.h"
 
 #define RETRY_MILLISECONDS 1000
 
@@ -56,7 +57,7 @@ void record_intent_run(Job *job)
 
 StepState begin_state(const Job *job)
 {
-        if (job->record.accepted || job->started)
+        if (job->record.accepted || job->started || job->announced)
                 return STEP_DONE;
         return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
@@ -69,15 +70,17 @@ void begin_run(Job *job)
 
 StepState start_state(const Job *job)
 {
-        if (job->record.accepted)
+        if (job->record.accepted || job_outcome_is_seen(job) || (job->gone && job->announced))
                 return STEP_DONE;
         return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
 
 JsonObject *start_arguments(const Job *job)
 {
-        return json_make("s:job-id", job->qemu_id, "i:speed", (gint64) options_number(job->options, "speed"),
-                         "s:filter-node-name", job->filter, "b:auto-finalize", FALSE, "b:auto-dismiss",
+        guint64 speed = job->stage ? job->speed : options_number(job->options, "speed");
+
+        return json_make("s:job-id", job->qemu_id, "i:speed", (gint64) speed, "s:filter-node-name",
+                         job->filter, "b:auto-finalize", FALSE, "b:auto-dismiss",
                          job->driver->dismisses_itself, NULL);
 }
 
@@ -106,6 +109,12 @@ static void on_started(JsonNode *result, const GError *error, gpointer data)
         if (g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU)) {
                 int code = bj_error_of_qemu(error->message);
 
+                if (job->announced) {
+                        set_result(job, RESULT_FAILED);
+                        job_set_error(job, code, "%s", error->message);
+                        job_step_end(job);
+                        return;
+                }
                 /* Of a lock QEMU does not say on what. */
                 if (code == BJ_ERROR_IMAGE_IN_USE)
                         job_start_failed_new(job, code, "'%s' is in use by somebody else: %s", job->target,
@@ -118,7 +127,7 @@ static void on_started(JsonNode *result, const GError *error, gpointer data)
 
 void start_command(Job *job, const char *command, JsonObject *arguments)
 {
-        if (!job->gone && job->started) {
+        if (!job->gone && (job->started || job->announced)) {
                 job_execute(job, command, arguments, on_started);
                 return;
         }
@@ -129,7 +138,8 @@ void start_command(Job *job, const char *command, JsonObject *arguments)
 
 StepState record_accepted_state(const Job *job)
 {
-        return job->written.accepted ? STEP_DONE : STEP_DUE;
+        /* A later stage may never have come to it. */
+        return job->written.accepted || (job->announced && !job->record.accepted) ? STEP_DONE : STEP_DUE;
 }
 
 void job_warn(Job *job, const GError *error)
@@ -275,9 +285,20 @@ StepState conclude_state(const Job *job)
         return job_has_ended(job) ? STEP_DONE : STEP_WAIT;
 }
 
+gboolean job_outcome_is_seen(const Job *job)
+{
+        return job->record.result != RESULT_NONE || job->record.stage_over;
+}
+
+gboolean job_outcome_is_written(const Job *job)
+{
+        return job->written.result != RESULT_NONE ||
+               (job->record.result == RESULT_NONE && job->written.stage_over);
+}
+
 StepState look_state(const Job *job)
 {
-        if (job->record.result != RESULT_NONE)
+        if (job_outcome_is_seen(job))
                 return STEP_DONE;
         return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
@@ -293,6 +314,7 @@ void look_command(Job *job, JobLooked looked)
 void set_result(Job *job, JobResult result)
 {
         job->record.result = result;
+        job->record.stage_over = FALSE;
         job->end_time = g_get_real_time();
         if (job->refusal && result != RESULT_COMPLETED)
                 job_set_error(job, job->refusal->code, "the %s was given up: %s",
@@ -313,8 +335,8 @@ void set_result_failed(Job *job)
 
 StepState compare_images_state(const Job *job)
 {
-        return (job->recovered || job->gone) && job->images && !job->compared &&
-                               job->record.result != RESULT_NONE && job->written.result == RESULT_NONE
+        return (job->recovered || job->gone) && job->images && !job->compared && job_outcome_is_seen(job) &&
+                               !job_outcome_is_written(job)
                        ? STEP_DUE
                        : STEP_DONE;
 }
@@ -341,7 +363,7 @@ void compare_images_run(Job *job)
 
 StepState record_outcome_state(const Job *job)
 {
-        if (job->written.result != RESULT_NONE)
+        if (job_outcome_is_written(job))
                 return STEP_DONE;
         return job->retry ? STEP_WAIT : STEP_DUE;
 }
@@ -374,13 +396,15 @@ static void on_outcome_recorded(const GError *error, gpointer data)
 void record_outcome_run(Job *job)
 {
         nodes_list_unused(job);
+        stages_say_how_far(job);
         job_write(job, JOURNAL_SYNCED, on_outcome_recorded);
 }
 
 StepState delete_state(const Job *job)
 {
-        return job->record.result == RESULT_COMPLETED && options_flag(job->options, "delete") &&
-                               job->stale && !job->deleted && !job->written.told
+        return (job->record.result == RESULT_COMPLETED || job->record.stage_over) &&
+                               options_flag(job->options, "delete") && job->stale && !job->deleted &&
+                               !job->written.told
                        ? STEP_DUE
                        : STEP_DONE;
 }

@@ -65,6 +65,10 @@ void finalize_command(Job *job, gboolean finalize);
 /* "conclude": waits until the job has ended in QEMU. */
 StepState conclude_state(const Job *job);
 
+/* What the job came to is known, or what the stage did that it is at; and it is on stable storage. */
+gboolean job_outcome_is_seen(const Job *job);
+gboolean job_outcome_is_written(const Job *job);
+
 /* "look": asks QEMU, then calls the driver's way to a result; its `run` is in two-phase.h, single-phase.h.
  */
 StepState look_state(const Job *job);

@@ -34,7 +34,7 @@ static void plan_fail(Plan *plan, const GError *error)
         plan_free(plan);
 }
 
-static Chain *chain_of_device(const Job *job, GError **error)
+Chain *plan_chain(const Job *job, GError **error)
 {
         const GraphRoot *root = graph_root(job->host->graph, job->device);
 
@@ -84,7 +84,7 @@ static void find_next(Plan *plan)
                 find(plan, "base");
                 return;
         }
-        now = job->host && job->host->graph ? chain_of_device(job, &error) : NULL;
+        now = job->host && job->host->graph ? plan_chain(job, &error) : NULL;
         if (!now && !error)
                 g_set_error(&error, BJ_ERROR, BJ_ERROR_DISCONNECTED, "domain '%s' was let go of meanwhile",
                             job->domain);
@@ -112,7 +112,7 @@ static void on_looked(Job *job, const GError *look_error)
                             "not dismissed: this QEMU may crash when it is asked for its nodes meanwhile",
                             job->host->graph->stream, job->domain);
         if (!error)
-                plan->chain = chain_of_device(job, &error);
+                plan->chain = plan_chain(job, &error);
         if (error)
                 plan_fail(plan, error);
         else
@@ -201,11 +201,11 @@ gboolean plan_format_can_be_recorded(Job *job, const Layer *layer)
         return FALSE;
 }
 
-void plan_backing(Job *job, JobLooked done)
+void plan_backing(Job *job, gboolean as_wanted, JobLooked done)
 {
         const GraphNode *header = graph_node(job->host->graph, job->header_node);
         const GraphNode *base = graph_node(job->host->graph, job->end_node);
-        const char *given = options_text(job->options, "backing");
+        const char *given = as_wanted ? options_text(job->options, "backing") : NULL;
         g_autoptr(GError) error = NULL;
 
         if (!header || !base) {
@@ -215,6 +215,7 @@ void plan_backing(Job *job, JobLooked done)
         } else if (options_flag(job->options, "relative"))
                 files_relate(job, graph_source(header), graph_source(base), done);
         else {
+                g_free(job->backing);
                 job->backing = g_strdup(given ? given : graph_source(base));
                 done(job, NULL);
         }
@@ -240,7 +241,7 @@ gboolean plan_check_backing(const Job *job, GError **error)
 }
 
 /* The name shares the header's only cluster with the fixed part and QEMU's extensions. */
-static gboolean header_has_room(Job *job, const GraphNode *header)
+static gboolean header_has_room(const Job *job, const GraphNode *header, GError **error)
 {
         const GraphNode *data = graph_child(header, "data-file");
         gsize length = strlen(job->backing), others = HEADER_OTHERS + (data ? strlen(data->file) : 0);
@@ -248,10 +249,9 @@ static gboolean header_has_room(Job *job, const GraphNode *header)
 
         if (length <= HEADER_BACKING_MAX && others + length <= room)
                 return TRUE;
-        job_start_failed_new(job, BJ_ERROR_INVALID_ARGUMENT,
-                             "a backing file name of %" G_GSIZE_FORMAT
-                             " bytes does not fit into the header of '%s'",
-                             length, graph_source(header));
+        g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
+                    "a backing file name of %" G_GSIZE_FORMAT " bytes does not fit into the header of '%s'",
+                    length, graph_source(header));
         return FALSE;
 }
 
@@ -266,14 +266,21 @@ static void on_probed(Job *job, const GError *error)
                 job_step_end(job);
 }
 
-void plan_header(Job *job, const char *target_node)
+void plan_check_header(Job *job, JobLooked done)
 {
         const GraphNode *header = graph_node(job->host->graph, job->header_node);
+        g_autoptr(GError) error = NULL;
 
-        if (job->backing && header && !header_has_room(job, header))
-                return;
+        if (job->backing && header && !header_has_room(job, header, &error))
+                done(job, error);
+        else
+                nodes_probe(job, job->header_node, done);
+}
+
+void plan_header(Job *job, const char *target_node)
+{
         job->target_node = g_strdup(target_node);
-        nodes_probe(job, job->header_node, on_probed);
+        plan_check_header(job, on_probed);
 }
 
 void plan_set_backing(const Job *job, JsonObject *arguments)

@@ -18,6 +18,9 @@ StepState plan_state(const Job *job);
 /* `top` and `base`: the depths that the options of these names mean, -1 where they are not given. */
 typedef void (*PlanFound)(Job *job, const Chain *chain, int top, int base);
 
+/* The chain that the job's device stands on. Errors: InvalidState, … */
+Chain *plan_chain(const Job *job, GError **error);
+
 /* Flushes the active layer, looks at QEMU and finds those images. */
 void plan_find(Job *job, PlanFound found);
 
@@ -32,12 +35,14 @@ gboolean plan_format_can_be_recorded(Job *job, const Layer *layer);
 gboolean plan_check_backing(const Job *job, GError **error);
 
 /* The name of end_node's image as it is to be recorded in the header of header_node: what the options
- * `backing` and `relative` ask for, else its own. Fills job->backing. */
-void plan_backing(Job *job, JobLooked done);
+ * `backing` (where it is `as_wanted`) and `relative` ask for, else its own. Fills job->backing. */
+void plan_backing(Job *job, gboolean as_wanted, JobLooked done);
 
 /* Ends the plan of a job that has a header_node: checks that its header takes job->backing and that QEMU can
  * write it, for QEMU 7.2 to 10.2 crash where a commit finds out too late. */
 void plan_header(Job *job, const char *target_node);
+/* The same check alone. */
+void plan_check_header(Job *job, JobLooked done);
 
 /* job->backing as an argument of the command. */
 void plan_set_backing(const Job *job, JsonObject *arguments);

@@ -35,7 +35,7 @@ static void on_backing_planned(Job *job, const GError *error)
 static void on_examined(Job *job, const GError *error)
 {
         if (!error && *job->end_node)
-                plan_backing(job, on_backing_planned);
+                plan_backing(job, TRUE, on_backing_planned);
         else
                 on_backing_planned(job, error);
 }

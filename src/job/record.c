@@ -34,6 +34,8 @@ static const struct {
         { "target-node", G_STRUCT_OFFSET(Job, target_node) },
         { "end-node", G_STRUCT_OFFSET(Job, end_node), TRUE },
         { "header-node", G_STRUCT_OFFSET(Job, header_node), TRUE },
+        { "range-node", G_STRUCT_OFFSET(Job, range_node), TRUE },
+        { "root-node", G_STRUCT_OFFSET(Job, root_node), TRUE },
         { "source", G_STRUCT_OFFSET(Job, source) },
         { "target", G_STRUCT_OFFSET(Job, target) },
         { "active", G_STRUCT_OFFSET(Job, active), TRUE },
@@ -61,6 +63,9 @@ static const struct {
         { "total", G_STRUCT_OFFSET(Job, total) },
         { "speed", G_STRUCT_OFFSET(Job, speed) },
         { "fdset", G_STRUCT_OFFSET(Job, fdset) },
+        { "stage", G_STRUCT_OFFSET(Job, stage) },
+        { "stages", G_STRUCT_OFFSET(Job, stages) },
+        { "stages-copied", G_STRUCT_OFFSET(Job, stages_copied) },
 };
 
 static char **text_of(const Job *job, guint i)
@@ -99,10 +104,10 @@ JsonObject *job_to_json(const Job *job)
         JsonObject *record = json_make(
                 "s:type", job->driver->name, "b:target-was-read-only", job->target_was_read_only,
                 "o:options", options_to_json(job->options), "i:started-by", (gint64) job->started_by,
-                "b:accepted", job->record.accepted, "s:decision", decision_names[job->record.decision],
-                "s:disk-is", disk_names[job->record.disk_is], "s:result",
-                job_result_name(job->record.result), "i:error-code", (gint64) job->error_code, "b:told",
-                job->record.told, "b:orphan", job->orphan, NULL);
+                "b:accepted", job->record.accepted, "b:stage-over", job->record.stage_over, "s:decision",
+                decision_names[job->record.decision], "s:disk-is", disk_names[job->record.disk_is],
+                "s:result", job_result_name(job->record.result), "i:error-code", (gint64) job->error_code,
+                "b:told", job->record.told, "b:orphan", job->orphan, NULL);
 
         for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
                 if (*text_of(job, i))
@@ -186,13 +191,14 @@ Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *d
                 .exists = TRUE,
                 .accepted = json_boolean(record, "accepted"),
                 .told = json_boolean(record, "told"),
+                .stage_over = json_boolean(record, "stage-over"),
                 .decision = (JobDecision) decision,
                 .disk_is = (JobDisk) disk_is,
                 .result = (JobResult) result,
         };
         job->written = job->record;
         job->concluded = job->tidied = job->record.told;
-        job->announced = job->record.accepted;
+        job->announced = job->record.accepted || job->stage > 0;
         job->state = job->concluded ? JOB_CONCLUDED : JOB_DISCONNECTED;
         return job;
 }

@@ -38,10 +38,17 @@ static void set_hold(Job *job, gint64 until)
 
 static void set_progress(Job *job, guint64 current, guint64 total)
 {
-        guint changes = (job->current != current ? JOB_CHANGED_CURRENT : 0) |
-                        (job->total != total ? JOB_CHANGED_TOTAL : 0);
         double before = job_progress(job);
+        guint changes;
 
+        if (job->stages > 1) {
+                guint64 left = job->stages - job->stage - 1;
+
+                current += job->stages_copied;
+                total += job->stages_copied + left * total;
+        }
+        changes = (job->current != current ? JOB_CHANGED_CURRENT : 0) |
+                  (job->total != total ? JOB_CHANGED_TOTAL : 0);
         job->current = current;
         job->total = total;
         job_changed(job, changes | (job_progress(job) != before ? JOB_CHANGED_PROGRESS : 0));

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "job/nodes.h"
+#include "job/stages.h"
 
 StepState ask_cancel_state(const Job *job)
 {
@@ -100,7 +101,9 @@ static void set_result_by_qemu(Job *job)
         gboolean told = job->status != STATUS_ABSENT || job->end_seen;
         gboolean done = told ? !job->qemu_error : job->driver->is_in_graph && job->driver->is_in_graph(job);
 
-        if (done)
+        if (done && stages_are_left(job))
+                job->record.stage_over = TRUE;
+        else if (done)
                 set_result(job, RESULT_COMPLETED);
         else if (job->refusal)
                 set_result(job, RESULT_FAILED);
@@ -134,7 +137,9 @@ void look_single_run(Job *job)
 
 StepState flush_outcome_state(const Job *job)
 {
-        if (job->record.result != RESULT_COMPLETED || job->written.result != RESULT_NONE || job->settled)
+        gboolean done = job->record.result == RESULT_COMPLETED || job->record.stage_over;
+
+        if (!done || job_outcome_is_written(job) || job->settled)
                 return STEP_DONE;
         return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
 }
