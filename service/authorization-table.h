@@ -45,3 +45,9 @@
         X(ACTION_WRITE_PATH, "org.blockjobd1.write-path")         \
         X(ACTION_MANAGE_OWN_JOB, "org.blockjobd1.manage-own-job") \
         X(ACTION_MANAGE_JOB, "org.blockjobd1.manage-job")
+
+typedef enum {
+#define X(action, name) action,
+        ACTIONS(X)
+#undef X
+} Action;

@@ -182,7 +182,8 @@ static void start(Request *request, const JobDriver *driver, const OptionRule *r
 
         if (!options)
                 request_fail(request, error);
-        if (!disk || !request_ask(request, disk->domain)) {
+        if (!disk || (options_flag(options, "force") && !request_has_also(request, ACTION_MANAGE_JOB)) ||
+            !request_ask(request, disk->domain)) {
                 if (fd >= 0)
                         close(fd);
                 return;

@@ -11,12 +11,6 @@
 #include "errors.h"
 #include "log.h"
 
-typedef enum {
-#define X(action, name) action,
-        ACTIONS(X)
-#undef X
-} Action;
-
 static const char *const action_names[] = {
 #define X(action, name) [action] = name,
         ACTIONS(X)
@@ -185,6 +179,8 @@ static Action action_of(const Request *request)
 {
         Job *job = job_at(request->service, sd_bus_message_get_path(request->message));
 
+        if (request->also != ACTION_NONE)
+                return request->also;
         if (request->method->action == ACTION_MANAGE_JOB && job && job->started_by == request->uid)
                 return ACTION_MANAGE_OWN_JOB;
         return request->method->action;
@@ -250,11 +246,23 @@ static void on_answer(AuthorityAnswer answer, gpointer data)
         }
 }
 
+static void ask(Request *request, Caller *caller)
+{
+        Details details;
+
+        g_ptr_array_add(caller->pending, request);
+        g_free(request->about);
+        request->about = describe(request, &details);
+        authority_check(request->service->authority, request->sender, request->uid,
+                        action_names[action_of(request)], details.pairs,
+                        sd_bus_message_get_allow_interactive_authorization(request->message) > 0,
+                        request->cancellable, on_answer, request);
+}
+
 static void go_on(gpointer data)
 {
         Request *request = data;
         Caller *caller = caller_of(request->service, request->sender, &caller_handlers);
-        Details details;
 
         if (!caller || !caller->uid_known) {
                 sd_bus_reply_method_errorf(request->message, SD_BUS_ERROR_ACCESS_DENIED,
@@ -272,12 +280,25 @@ static void go_on(gpointer data)
                 run(request);
                 return;
         }
-        g_ptr_array_add(caller->pending, request);
-        request->about = describe(request, &details);
-        authority_check(request->service->authority, request->sender, request->uid,
-                        action_names[action_of(request)], details.pairs,
-                        sd_bus_message_get_allow_interactive_authorization(request->message) > 0,
-                        request->cancellable, on_answer, request);
+        ask(request, caller);
+}
+
+gboolean request_has_also(Request *request, Action action)
+{
+        Caller *caller = g_hash_table_lookup(request->service->callers, request->sender);
+
+        if (request->also == action)
+                return TRUE;
+        request->also = action;
+        if (request->uid == 0) {
+                log_authorization(request, MESSAGE_AUTHORIZATION_ROOT, "root is not asked");
+                return TRUE;
+        }
+        if (caller)
+                ask(request, caller);
+        else
+                deny(request, SD_BUS_ERROR_ACCESS_DENIED, "the caller is gone");
+        return FALSE;
 }
 
 static void drop(gpointer data)

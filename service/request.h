@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
+#include "authorization-table.h"
 #include "callers.h"
 #include "service.h"
 
@@ -17,6 +18,7 @@ struct Request {
         guint32 uid;
         GCancellable *cancellable;
         char *about;    /* what somebody was asked to allow */
+        Action also;    /* a second action that it needs, which is granted or being asked for */
         Job *job;       /* that a waiting request waits for */
         Domain *domain; /* whose QEMU is asked on behalf of this request */
         gboolean answered;
@@ -24,6 +26,10 @@ struct Request {
 
 /* The handler of every method in every vtable. */
 int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *error);
+
+/* Whether the caller has a second right, which an option takes. FALSE: it is being asked for, or is not
+ * granted. Where it is, the method is run once more from its beginning. */
+gboolean request_has_also(Request *request, Action action);
 
 /* Each ends the request. */
 void request_reply(Request *request);

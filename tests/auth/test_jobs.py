@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One's own job and somebody else's, and what the rules are told of a call."""
 
+import pytest
 from kit import images
-from kit.bus import ACCESS_DENIED, ROOT, options
+from kit.bus import ACCESS_DENIED, ROOT, BusError, options
 from kit.caller import body
 from kit.images import KIB
 from kit.objects import Job
@@ -98,3 +99,35 @@ def test_name_of_a_domain_that_is_not_there_yet(lab, callers):
     assert caller.error(ROOT, "Manager", "AttachDomain", body("attach-me-not", machine.monitor_path, {})) \
         == ACCESS_DENIED
     assert caller.error(ROOT, "Manager", "AttachDomain", body("attach-me", machine.monitor_path, {})) == ""
+
+
+def test_force_takes_a_second_right(lab, callers):
+    """Whoever may start jobs may not do so against everybody else who uses the image."""
+    chain = images.two_layers(lab.directory)
+    _, _, disk = lab.standard(chain)
+    position = lab.service.log.size()
+    forced = body(options({"active": True, "force": True}))
+    assert callers("nobody").error(disk.path, "Disk", "Commit", forced) == ACCESS_DENIED
+    assert "org.blockjobd1.manage-job" in lab.service.log.since(position) and disk["Job"] == "/"
+    job, = callers("sys").call(disk.path, "Disk", "Commit", forced)
+    Job(lab.client, job).wait_ready()
+    Job(lab.client, job).pivot()
+
+
+def test_force_is_asked_for_by_itself(lab, asked):
+    caller, agent = asked
+    machine, _, disk = lab.standard()
+    for number, allowed in ((0, False), (2, True)):
+        caller.send(disk.path, "Disk", "Commit", body(options({"active": True, "force": True})), interactive=True)
+        first = agent.wait_question(number)
+        assert first.action == "org.blockjobd1.start-job"
+        agent.allow(first)
+        second = agent.wait_question(number + 1)
+        assert second.action == "org.blockjobd1.manage-job" and machine.jobs() == {}
+        if not allowed:
+            agent.deny(second)
+            with pytest.raises(BusError, match="AccessDenied"):
+                caller.receive()
+        else:
+            agent.allow(second)
+            Job(lab.client, caller.receive()[0]).wait_ready()
