@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/users.h"
 #include "base/test-point.h"
 
 /* One piece of work: what the thread needs, and what it found. The job itself belongs to the main loop. */
@@ -143,30 +144,6 @@ GPtrArray *files_from_json(JsonArray *array)
         return files;
 }
 
-static gboolean is_file(const char *path, const struct stat *wanted)
-{
-        struct stat st;
-
-        return *path == '/' && stat(path, &st) == 0 && st.st_dev == wanted->st_dev &&
-               st.st_ino == wanted->st_ino;
-}
-
-/* By name, and by file where there is one to be seen. */
-static gboolean check_uses(const GPtrArray *uses, const char *path, const struct stat *st,
-                           const char *consequence, GError **error)
-{
-        for (guint i = 0; uses && i < uses->len; i++) {
-                const ImageUse *use = uses->pdata[i];
-
-                if (strcmp(use->path, path) != 0 && !(st && is_file(use->path, st)))
-                        continue;
-                g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is used by %s: %s", path,
-                            use->user, consequence);
-                return FALSE;
-        }
-        return TRUE;
-}
-
 /* ---- relative names ---- */
 
 static char *real_name(const char *path)
@@ -240,9 +217,9 @@ static gboolean run_examine(Work *work, GError **error)
                 struct stat st;
                 gboolean seen = *path == '/' && stat(path, &st) == 0;
 
-                if (!check_uses(work->uses, path, seen ? &st : NULL,
-                                "the job would make it invalid there; option 'force' does it all the same",
-                                error))
+                if (!users_check(work->job, work->uses, path, seen ? &st : NULL,
+                                 "the job would make it invalid there; option 'force' does it all the same",
+                                 error))
                         return FALSE;
                 if (seen)
                         identify(work->images, path, &st);
@@ -387,7 +364,7 @@ static gboolean examine_existing(Work *work, const struct stat *st, GError **err
                 return FALSE;
         }
         for (guint i = 0; i < work->paths->len; i++) {
-                if (!is_file(work->paths->pdata[i], st))
+                if (!users_is_file(work->paths->pdata[i], st))
                         continue;
                 g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
                             "target '%s' is an image of disk '%s' itself", work->path, work->job->disk);
@@ -400,7 +377,7 @@ static gboolean examine_existing(Work *work, const struct stat *st, GError **err
                             work->path);
                 return FALSE;
         }
-        return check_uses(work->uses, work->path, st, "it would be overwritten", error);
+        return users_check(work->job, work->uses, work->path, st, "it would be overwritten", error);
 }
 
 static gboolean examine_missing(Work *work, GError **error)
@@ -421,7 +398,7 @@ static gboolean examine_missing(Work *work, GError **error)
                 return FALSE;
         }
         /* Somebody may be about to create it. */
-        return check_uses(work->uses, work->path, NULL, "it would be overwritten", error);
+        return users_check(work->job, work->uses, work->path, NULL, "it would be overwritten", error);
 }
 
 static gboolean run_examine_target(Work *work, GError **error)
@@ -472,8 +449,8 @@ static gboolean run_check_backing(Work *work, GError **error)
         struct stat st;
 
         /* What has a protocol is compared as text. */
-        if (*work->text &&
-            (strcmp(work->text, work->other) == 0 || (stat(work->other, &st) == 0 && is_file(full, &st))))
+        if (*work->text && (strcmp(work->text, work->other) == 0 ||
+                            (stat(work->other, &st) == 0 && users_is_file(full, &st))))
                 return TRUE;
         g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
                     "the backing file of overlay '%s' is '%s' by its header, and not '%s'", work->path,

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "image/locks.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+static void holder_free(gpointer data)
+{
+        LockHolder *holder = data;
+
+        g_free(holder->program);
+        g_free(holder);
+}
+
+/* As the kernel names a file in these lists: "fd:00:1234", the numbers of the device in hexadecimal. */
+static char *name_of(guint64 device, guint64 inode)
+{
+        return g_strdup_printf(" %02x:%02x:%" G_GUINT64_FORMAT " ", major(device), minor(device), inode);
+}
+
+/* How many locks of a list are on that file. */
+static guint count_in(const char *path, const char *name)
+{
+        g_autofree char *text = NULL;
+        guint count = 0;
+
+        if (!g_file_get_contents(path, &text, NULL, NULL))
+                return 0;
+        for (const char *found = strstr(text, name); found; found = strstr(found + 1, name))
+                count++;
+        return count;
+}
+
+static guint count_of_process(const char *pid, const char *name)
+{
+        g_autofree char *path = g_build_filename("/proc", pid, "fdinfo", NULL);
+        g_autoptr(GDir) directory = g_dir_open(path, 0, NULL);
+        guint count = 0;
+
+        for (const char *entry = directory ? g_dir_read_name(directory) : NULL; entry;
+             entry = g_dir_read_name(directory)) {
+                g_autofree char *file = g_build_filename(path, entry, NULL);
+                count += count_in(file, name);
+        }
+        return count;
+}
+
+static void add(GPtrArray *holders, guint64 device, guint64 inode, const char *pid)
+{
+        LockHolder *holder = g_new(LockHolder, 1);
+        g_autofree char *path = pid ? g_build_filename("/proc", pid, "comm", NULL) : NULL;
+        char *program = NULL;
+
+        if (path && g_file_get_contents(path, &program, NULL, NULL))
+                g_strchomp(program);
+        *holder = (LockHolder){ device, inode, pid ? (guint32) g_ascii_strtoull(pid, NULL, 10) : 0,
+                                program ? program : g_strdup("") };
+        g_ptr_array_add(holders, holder);
+}
+
+GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but)
+{
+        GPtrArray *holders = g_ptr_array_new_with_free_func(holder_free);
+        g_autofree char *name = name_of(device, inode), *ours = g_strdup_printf("%u", but);
+        guint known = but ? count_of_process(ours, name) : 0, all = count_in("/proc/locks", name);
+        g_autoptr(GDir) processes = NULL;
+
+        /* All processes are looked at only where there is somebody to be found. */
+        if (all <= known)
+                return holders;
+        processes = g_dir_open("/proc", 0, NULL);
+        for (const char *pid = processes ? g_dir_read_name(processes) : NULL; pid;
+             pid = g_dir_read_name(processes)) {
+                guint count =
+                        g_ascii_isdigit(*pid) && strcmp(pid, ours) != 0 ? count_of_process(pid, name) : 0;
+
+                if (count == 0)
+                        continue;
+                known += count;
+                add(holders, device, inode, pid);
+        }
+        if (holders->len == 0 && all > known)
+                add(holders, device, inode, NULL);
+        return holders;
+}

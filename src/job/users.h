@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <sys/stat.h>
+
+#include "job/job.h"
+
+/* Who else uses an image that a job changes or makes invalid. Looks at files and at /proc: from a thread. */
+
+/* Whether `path` is that file. */
+gboolean users_is_file(const char *path, const struct stat *wanted);
+
+/* FALSE with ImageInUse where one of `uses` (ImageUse, NULL = do not look at all) is `path`, by name or by
+ * file, or where a process that is not the job's QEMU has locks on it. `st` NULL: it is no file that can be
+ * seen. `consequence` ends the message. */
+gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, const struct stat *st,
+                     const char *consequence, GError **error);

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Another program has an image of the chain open: its locks say so, and a commit that would change it is refused."""
+
+import subprocess
+import sys
+
+import pytest
+from kit import images
+from kit.bus import refused
+
+
+@pytest.fixture
+def reader():
+    """Starts programs that hold an image open, as backup programs do."""
+    processes = []
+
+    def start(layer):
+        process = subprocess.Popen(["qemu-io", "-U", "-r", "-f", layer.format, layer.path], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        processes.append(process)
+        process.stdin.write("read 0 512\n")
+        process.stdin.flush()
+        assert "read 512/512" in process.stdout.readline() + process.stdout.readline()
+        return process
+    yield start
+    for process in processes:
+        process.stdin.close()
+        process.wait(20)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_commit_of_what_somebody_reads(lab, reader, number):
+    chain = images.layers(lab.directory, 4)
+    machine, _, disk = lab.standard(chain)
+    process = reader(chain.layers[number])
+    with refused("ImageInUse", chain.layers[number].path, process.pid, "qemu-io", "force"):
+        disk.commit(top="[1]", base="[3]")
+    assert machine.jobs() == {} and disk["Job"] == "/"
+    process.stdin.write("quit\n")
+    process.stdin.flush()
+    process.wait(20)
+    disk.commit(top="[1]", base="[3]").wait_completed("completed")
+
+
+def test_layers_that_are_not_concerned(lab, reader):
+    chain = images.layers(lab.directory, 4)
+    _, _, disk = lab.standard(chain)
+    reader(chain.layers[0])
+    disk.commit(top="[1]", base="[2]").wait_completed("completed")
+
+
+LOCKER = """
+import fcntl, sys
+with open(sys.argv[1], "rb") as file:
+    fcntl.lockf(file, fcntl.LOCK_SH, 1)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_force(lab):
+    """What QEMU would not heed: the lock of a program that knows nothing of QEMU's."""
+    chain = images.layers(lab.directory, 4)
+    machine, _, disk = lab.standard(chain)
+    with subprocess.Popen([sys.executable, "-c", LOCKER, chain.layers[1].path], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "locked\n"
+        with refused("ImageInUse", chain.layers[1].path, process.pid):
+            disk.commit(top="[1]", base="[3]")
+        disk.commit(top="[1]", base="[3]", force=True).wait_completed("completed")
+        process.stdin.close()
+    machine.quit()
+    images.assert_contents(chain.base, chain.contents[2])

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Who holds locks on a file: this process, another one, both, nobody. */
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <glib.h>
+#include <glib/gstdio.h>
+
+#include "image/locks.h"
+
+static int open_file(char **ret_path, struct stat *ret_st)
+{
+        int fd = g_file_open_tmp("test-locks-XXXXXX", ret_path, NULL);
+
+        g_assert_cmpint(fd, >=, 0);
+        g_assert_no_errno(fstat(fd, ret_st));
+        return fd;
+}
+
+/* As QEMU does: of the open file description, at a byte of its own. */
+static void lock(int fd, off_t byte)
+{
+        struct flock flock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+
+        g_assert_no_errno(fcntl(fd, F_OFD_SETLK, &flock));
+}
+
+/* A process that has a lock on the file, until it is told to end. */
+static pid_t lock_in_child(const char *path, off_t byte)
+{
+        int ready[2];
+        char text;
+        pid_t pid;
+
+        g_assert_no_errno(pipe(ready));
+        pid = fork();
+        g_assert_cmpint(pid, >=, 0);
+        if (pid == 0) {
+                lock(open(path, O_RDWR), byte);
+                g_assert_cmpint((int) write(ready[1], "x", 1), ==, 1);
+                for (;;)
+                        pause();
+        }
+        g_assert_cmpint((int) read(ready[0], &text, 1), ==, 1);
+        close(ready[0]);
+        close(ready[1]);
+        return pid;
+}
+
+static void end(pid_t pid)
+{
+        g_assert_no_errno(kill(pid, SIGKILL));
+        g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+}
+
+static void holders(void)
+{
+        g_autofree char *path = NULL, *other_path = NULL;
+        struct stat st, other;
+        int fd = open_file(&path, &st), other_fd = open_file(&other_path, &other);
+        g_autoptr(GPtrArray) nobody = lock_holders(st.st_dev, st.st_ino, 0);
+        g_autoptr(GPtrArray) self = NULL, without_self = NULL, both = NULL, child_alone = NULL, left = NULL;
+        pid_t pid;
+
+        g_assert_cmpuint(nobody->len, ==, 0);
+        lock(fd, 100);
+        lock(fd, 201);
+        lock(other_fd, 100);
+        self = lock_holders(st.st_dev, st.st_ino, 0);
+        g_assert_cmpuint(self->len, ==, 1);
+        g_assert_cmpuint(((LockHolder *) self->pdata[0])->pid, ==, getpid());
+        g_assert_cmpstr(((LockHolder *) self->pdata[0])->program, ==, "test-locks");
+        without_self = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
+        g_assert_cmpuint(without_self->len, ==, 0);
+        pid = lock_in_child(path, 102);
+        both = lock_holders(st.st_dev, st.st_ino, 0);
+        g_assert_cmpuint(both->len, ==, 2);
+        child_alone = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
+        g_assert_cmpuint(child_alone->len, ==, 1);
+        g_assert_cmpuint(((LockHolder *) child_alone->pdata[0])->pid, ==, pid);
+        end(pid);
+        left = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
+        g_assert_cmpuint(left->len, ==, 0);
+        close(fd);
+        close(other_fd);
+        g_assert_no_errno(g_unlink(path));
+        g_assert_no_errno(g_unlink(other_path));
+}
+
+int main(int argc, char **argv)
+{
+        g_test_init(&argc, &argv, NULL);
+        g_test_add_func("/locks/holders", holders);
+        return g_test_run();
+}
