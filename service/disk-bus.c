@@ -127,10 +127,13 @@ static const OptionRule commit_rules[] = {
         {                                                                                       \
                 "relative", 'b'                                                                 \
         }
-static const OptionRule copy_rules[] = { COPY_RULES, { "reuse", 'b' }, { "resume", 'b' }, { .key = NULL } };
+static const OptionRule copy_rules[] = {
+        COPY_RULES, { "reuse", 'b' }, { "resume", 'b' }, { "force", 'b' }, { .key = NULL }
+};
 static const OptionRule copy_to_descriptor_rules[] = { COPY_RULES, { .key = NULL } };
 
 static const OptionRule pull_rules[] = {
+        { "force", 'b' },
         { "base", 's' },
         { "top", 's' },
         { "relative", 'b' },
@@ -142,6 +145,7 @@ static const OptionRule pull_rules[] = {
 
 /* BackupToFd takes all of it: the contract names no exception. */
 static const OptionRule backup_rules[] = {
+        { "force", 'b' },
         { "format", 's', .values = format_values },
         { "reuse", 'b' },
         { "sync", 's', .values = sync_values },
@@ -153,13 +157,12 @@ static const OptionRule backup_rules[] = {
 };
 
 static const OptionRule snapshot_rules[] = {
-        { "format", 's', .values = overlay_format_values },
-        { "reuse", 'b' },
-        { "relative", 'b' },
+        { "force", 'b' }, { "format", 's', .values = overlay_format_values },
+        { "reuse", 'b' }, { "relative", 'b' },
         { .key = NULL },
 };
 
-static const OptionRule resize_rules[] = { { "shrink", 'b' }, { .key = NULL } };
+static const OptionRule resize_rules[] = { { "shrink", 'b' }, { "force", 'b' }, { .key = NULL } };
 
 static void on_started(Job *job, const GError *error, gpointer data)
 {

@@ -155,9 +155,7 @@ static void examine(Job *job, const Chain *chain, guint top, guint stale, guint 
                         g_ptr_array_add(unused, g_strdup(chain_layer(chain, i)->source));
                 g_ptr_array_add(changed, g_strdup(chain_layer(chain, i)->source));
         }
-        files_examine(job, unused, changed,
-                      options_flag(job->options, "force") ? NULL : job->host->images(job->host, job),
-                      examined);
+        files_examine(job, unused, changed, plan_uses(job), examined);
 }
 
 /* The nodes of a commit of the layers from `top` down to `base`. */

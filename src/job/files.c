@@ -217,9 +217,10 @@ static gboolean run_examine(Work *work, GError **error)
                 struct stat st;
                 gboolean seen = *path == '/' && stat(path, &st) == 0;
 
-                if (!users_check(work->job, work->uses, path, seen ? &st : NULL,
-                                 "the job would make it invalid there; option 'force' does it all the same",
-                                 error))
+                if (!users_check(
+                            work->job, work->uses, path, seen ? &st : NULL,
+                            "the job changes it or makes it invalid; option 'force' does it all the same",
+                            error))
                         return FALSE;
                 if (seen)
                         identify(work->images, path, &st);
@@ -377,7 +378,8 @@ static gboolean examine_existing(Work *work, const struct stat *st, GError **err
                             work->path);
                 return FALSE;
         }
-        return users_check(work->job, work->uses, work->path, st, "it would be overwritten", error);
+        return users_check(work->job, work->uses, work->path, st,
+                           "it would be overwritten; option 'force' does it all the same", error);
 }
 
 static gboolean examine_missing(Work *work, GError **error)

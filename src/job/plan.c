@@ -187,6 +187,11 @@ gboolean plan_take(Job *job, const Chain *chain, guint source_depth, guint deepe
         return TRUE;
 }
 
+GPtrArray *plan_uses(const Job *job)
+{
+        return options_flag(job->options, "force") ? NULL : job->host->images(job->host, job);
+}
+
 gboolean plan_format_can_be_recorded(Job *job, const Layer *layer)
 {
         const GraphNode *node = graph_node(job->host->graph, layer->node);

@@ -28,6 +28,10 @@ void plan_find(Job *job, PlanFound found);
  * Answers FALSE, and has failed the start, where a job of somebody else is at work above `deepest`. */
 gboolean plan_take(Job *job, const Chain *chain, guint source_depth, guint deepest);
 
+/* ImageUse of everybody else, that is to be looked at before images are changed; NULL: with the option
+ * `force` nobody is. */
+GPtrArray *plan_uses(const Job *job);
+
 /* Whether a header that names `layer` would say its format rightly; fails the start where not. */
 gboolean plan_format_can_be_recorded(Job *job, const Layer *layer);
 

@@ -72,7 +72,7 @@ static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth
         job->source_node = g_strdup(graph_child(graph_node(job->host->graph, top->node), "backing")->name);
         job->target_was_read_only = top->read_only;
         g_ptr_array_add(changed, g_strdup(top->source));
-        files_examine(job, g_ptr_array_new(), g_steal_pointer(&changed), NULL, on_examined);
+        files_examine(job, g_ptr_array_new(), g_steal_pointer(&changed), plan_uses(job), on_examined);
 }
 
 static void plan_run(Job *job)

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "job/life.h"
+#include "job/files.h"
 #include "job/plan.h"
 
 static gboolean check(const Job *job, GError **error)
@@ -15,6 +16,16 @@ static gboolean check(const Job *job, GError **error)
         g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
                     "size %" G_GUINT64_FORMAT " is no multiple of 512 bytes, or out of range", size);
         return FALSE;
+}
+
+static void on_examined(Job *job, const GError *error)
+{
+        if (error) {
+                job_start_failed(job, error);
+                return;
+        }
+        job->target_node = g_strdup(job->source_node);
+        job_step_end(job);
 }
 
 static void on_found(Job *job, const Chain *chain, int top, int base)
@@ -33,8 +44,10 @@ static void on_found(Job *job, const Chain *chain, int top, int base)
                                      " cuts off what is behind that, and needs the option 'shrink'",
                                      job->disk, active->virtual_size, size);
         else if (plan_take(job, chain, 0, 0)) {
-                job->target_node = g_strdup(active->node);
-                job_step_end(job);
+                GPtrArray *changed = g_ptr_array_new_with_free_func(g_free);
+
+                g_ptr_array_add(changed, g_strdup(active->source));
+                files_examine(job, g_ptr_array_new(), changed, plan_uses(job), on_examined);
         }
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/plan.h"
 #include "job/target-uri.h"
 #include "job/target.h"
 
@@ -144,7 +145,7 @@ static void examine(Job *job)
         if (job->image->protocol || !job->host)
                 on_examined(job, NULL);
         else
-                files_examine_target(job, job->plan, job->host->images(job->host, job), on_examined);
+                files_examine_target(job, job->plan, plan_uses(job), on_examined);
 }
 
 static void on_related(Job *job, const GError *error)
