@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "image/backing.h"
-#include "image/header.h"
+#include "image/file.h"
 #include "image/make.h"
 
 #define LINKS_MAX 40
@@ -143,29 +143,20 @@ static const char *type_name(mode_t mode)
                                 : "neither file nor block device";
 }
 
-/* What it is must be known before it is opened: opening a FIFO waits, and opening a device may act. */
 static gboolean open_file(const Inspection *inspection, File *file, GError **error)
 {
-        int path_fd = open(file->path, O_PATH | O_CLOEXEC);
-        g_autofree char *again = g_strdup_printf("/proc/self/fd/%d", path_fd);
         struct stat st;
-        int read_only = 0, failure = 0;
+        int read_only = 0;
+        g_autofree char *again = NULL;
         off_t end;
 
-        if (path_fd < 0 || fstat(path_fd, &st) < 0) {
-                failure = errno;
-        } else if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) {
-                file->fd = open(again, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-                failure = file->fd < 0 ? errno : 0;
-                file->write_error = faccessat(AT_FDCWD, again, W_OK, AT_EACCESS) == 0 ? 0 : errno;
-        }
-        if (path_fd >= 0)
-                close(path_fd);
-        if (failure)
-                return fail(error, inspection, file, "read", failure);
+        if (image_file_open(AT_FDCWD, file->path, 0, TRUE, &st, &file->fd) < 0)
+                return fail(error, inspection, file, "read", errno);
         if (file->fd < 0)
                 return refuse(error, file, "is %s, no image", type_name(st.st_mode));
 
+        again = g_strdup_printf("/proc/self/fd/%d", file->fd);
+        file->write_error = faccessat(AT_FDCWD, again, W_OK, AT_EACCESS) == 0 ? 0 : errno;
         file->is_block = S_ISBLK(st.st_mode);
         file->id = file->is_block ? (FileId){ st.st_rdev, 0 } : (FileId){ st.st_dev, st.st_ino };
         file->allocated = (guint64) st.st_blocks * 512;
@@ -186,23 +177,6 @@ static void file_close(File *file)
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(File, file_close)
-
-/* Up to `length` bytes; -1 with errno set. */
-static gssize read_bytes(int fd, guint8 *bytes, gsize length, guint64 offset)
-{
-        gsize have = 0;
-
-        while (have < length) {
-                gssize n = pread(fd, bytes + have, length - have, (off_t) (offset + have));
-
-                if (n < 0 && errno != EINTR)
-                        return -1;
-                if (n == 0)
-                        break;
-                have += (gsize) MAX(n, 0);
-        }
-        return (gssize) have;
-}
 
 static gboolean check_write(const Inspection *inspection, const File *file, GError **error)
 {
@@ -226,30 +200,13 @@ static gboolean check_new(Inspection *inspection, const File *file, GError **err
 static gboolean read_header(const Inspection *inspection, const File *file, const char *format,
                             ImageHeader *header, GError **error)
 {
-        gsize wanted = (gsize) MIN(file->size, HEADER_BYTES);
-        g_autofree guint8 *bytes = g_malloc(HEADER_BYTES);
-        guint8 tail[HEADER_TAIL_BYTES];
-        gssize have = read_bytes(file->fd, bytes, wanted, 0);
-        const char *at_end = NULL;
+        int failure = image_file_read_header(file->fd, file->size, format, header, error);
 
-        if (have < 0)
-                return fail(error, inspection, file, "read", errno);
-        if (!(format ? header_parse_as(format, bytes, (gsize) have, file->size, header, error)
-                     : header_parse(bytes, (gsize) have, file->size, header, error))) {
+        if (failure > 0)
+                return fail(error, inspection, file, "read", failure);
+        if (failure < 0)
                 g_prefix_error(error, "%s is no plain image: ", file->subject);
-                return FALSE;
-        }
-        if (format || strcmp(header->format, "raw") != 0 || file->size < HEADER_TAIL_BYTES)
-                return TRUE;
-        have = read_bytes(file->fd, tail, sizeof(tail), file->size - sizeof(tail));
-        if (have < 0)
-                return fail(error, inspection, file, "read", errno);
-        at_end = header_format_of_tail(tail, (gsize) have);
-        if (at_end) {
-                header->format = at_end;
-                header->virtual_size = 0;
-        }
-        return TRUE;
+        return failure == 0;
 }
 
 static gboolean look_at_data_file(Inspection *inspection, const File *image, const ImageHeader *header,
