@@ -110,7 +110,7 @@ const Property domain_properties[] = {
         PROPERTY_TABLE_END,
 };
 
-static const OptionRule detach_rules[] = { { "force", 'b' }, { .key = NULL } };
+static const OptionRule force_rules[] = { { "force", 'b' }, { .key = NULL } };
 
 static void on_detached(Domain *domain, const GError *error, gpointer data)
 {
@@ -128,7 +128,7 @@ static void on_detached(Domain *domain, const GError *error, gpointer data)
 void run_Domain_Detach(Request *request)
 {
         g_autoptr(GError) error = NULL;
-        g_autoptr(GPtrArray) options = options_read(request->message, detach_rules, &error);
+        g_autoptr(GPtrArray) options = options_read(request->message, force_rules, &error);
         Domain *domain = options ? request_domain(request) : NULL;
 
         if (!options)
@@ -172,10 +172,15 @@ static void on_started(Domain *domain, const GError *error, gpointer data)
 
 void run_Domain_Start(Request *request)
 {
-        Domain *domain = domain_without_options(request);
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GPtrArray) options = options_read(request->message, force_rules, &error);
+        Domain *domain = options ? request_domain(request) : NULL;
 
-        if (domain)
-                engine_start_domain(request->service->engine, domain, on_started, request);
+        if (!options)
+                request_fail(request, error);
+        else if (domain)
+                engine_start_domain(request->service->engine, domain, options_flag(options, "force"),
+                                    on_started, request);
 }
 
 void run_Domain_Shutdown(Request *request)

@@ -9,16 +9,17 @@
 static const char *const formats[] = { "qcow2", "raw", NULL };
 static const OptionRule rules[] = { { "format", 's', .values = formats }, { .key = NULL } };
 
-static int append_layer(sd_bus_message *reply, guint depth, const ImageLayer *layer, const GPtrArray *users)
+static int append_layer(sd_bus_message *reply, guint depth, const ImageLayer *layer, const GPtrArray *users,
+                        gboolean stale)
 {
         int r = sd_bus_message_open_container(reply, 'a', "{sv}");
 
         if (r >= 0)
-                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "depth", "u", depth,
+                r = sd_bus_message_append(reply, "{sv}{sv}{sv}{sv}{sv}{sv}{sv}{sv}", "depth", "u", depth,
                                           "source", "s", layer->source, "format", "s", layer->format,
                                           "virtual-size", "t", layer->virtual_size, "allocated", "t",
                                           layer->allocated, "backing", "s", layer->backing, "backing-format",
-                                          "s", layer->backing_format);
+                                          "s", layer->backing_format, "stale", "b", stale);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'e', "sv");
         if (r >= 0)
@@ -34,7 +35,8 @@ static int append_layer(sd_bus_message *reply, guint depth, const ImageLayer *la
         return r;
 }
 
-static void on_seen(const GPtrArray *layers, const GPtrArray *users, const GError *error, gpointer data)
+static void on_seen(const GPtrArray *layers, const GPtrArray *users, const gboolean *stale,
+                    const GError *error, gpointer data)
 {
         Request *request = data;
         sd_bus_message *reply = NULL;
@@ -48,7 +50,7 @@ static void on_seen(const GPtrArray *layers, const GPtrArray *users, const GErro
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "a{sv}");
         for (guint i = 0; r >= 0 && i < layers->len; i++)
-                r = append_layer(reply, i, layers->pdata[i], users->pdata[i]);
+                r = append_layer(reply, i, layers->pdata[i], users->pdata[i], stale[i]);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r < 0)

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "bus-source.h"
 #include "callers.h"
+#include "config.h"
 #include "log.h"
 #include "request.h"
 #include "service.h"
@@ -148,7 +149,7 @@ static gboolean connect_bus(Daemon *daemon)
 
 /* What the command line says of where and how. */
 typedef struct {
-        char *state_directory, *runtime_directory, *log_directory, *user;
+        char *state_directory, *runtime_directory, *log_directory, *user, *config;
 } Places;
 
 static void places_clear(Places *places)
@@ -157,6 +158,7 @@ static void places_clear(Places *places)
         g_free(places->runtime_directory);
         g_free(places->log_directory);
         g_free(places->user);
+        g_free(places->config);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Places, places_clear)
@@ -166,10 +168,11 @@ static char *or_default(const char *given, const char *usual)
         return g_strdup(given ? given : usual);
 }
 
-static Surroundings *surroundings_of(Daemon *daemon, const Places *places)
+static Surroundings *surroundings_of(Daemon *daemon, const Places *places, Config *config)
 {
         Surroundings *surroundings = g_new0(Surroundings, 1);
 
+        surroundings->image_directories = g_steal_pointer(&config->image_directories);
         surroundings->runtime_directory = or_default(places->runtime_directory, RUNTIME_DIRECTORY);
         surroundings->log_directory = or_default(places->log_directory, LOG_DIRECTORY);
         surroundings->user = or_default(places->user, QEMU_USER);
@@ -182,8 +185,13 @@ static Surroundings *surroundings_of(Daemon *daemon, const Places *places)
 static int run(Daemon *daemon, const Places *places)
 {
         g_autoptr(GError) error = NULL;
+        g_auto(Config) config = { 0 };
         Service *service = &daemon->service;
 
+        if (!config_read(&config, places->config, &error)) {
+                log_event(LOG_ERR, MESSAGE_NONE, NULL, NULL, NULL, "%s", error->message);
+                return EXIT_FAILURE;
+        }
         daemon->journal =
                 journal_open(places->state_directory ? places->state_directory : STATE_DIRECTORY, &error);
         if (!daemon->journal) {
@@ -197,8 +205,8 @@ static int run(Daemon *daemon, const Places *places)
                 g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify) caller_free);
         service->waiting = g_ptr_array_new();
         service->asking = g_ptr_array_new();
-        service->engine =
-                engine_new(daemon->journal, surroundings_of(daemon, places), &signals_observer, service);
+        service->engine = engine_new(daemon->journal, surroundings_of(daemon, places, &config),
+                                     &signals_observer, service);
         if (daemon->settle || connect_bus(daemon)) {
                 g_unix_signal_add(SIGTERM, on_signal, daemon);
                 g_unix_signal_add(SIGINT, on_signal, daemon);
@@ -242,6 +250,8 @@ int main(int argc, char **argv)
                   "Where the output of its own QEMUs goes (default: " LOG_DIRECTORY ")", "DIR" },
                 { "qemu-user", 0, 0, G_OPTION_ARG_STRING, &places.user,
                   "Whose rights its own QEMUs have (default: " QEMU_USER ")", "USER" },
+                { "config", 0, 0, G_OPTION_ARG_FILENAME, &places.config,
+                  "The configuration file (default: " CONFIG_FILE ")", "FILE" },
                 { "settle", 0, 0, G_OPTION_ARG_NONE, &daemon.settle,
                   "Bring jobs at which a guest is held to their recorded end, and exit", NULL },
                 { "version", 0, 0, G_OPTION_ARG_NONE, &version, "Print the version and exit", NULL },

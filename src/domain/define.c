@@ -181,7 +181,7 @@ static void define(Engine *engine, const char *xml, GPtrArray *ignored, gboolean
         if (persistent)
                 images_inspect(domain, NULL, on_define_looked, waiting);
         else
-                engine_start_domain(engine, domain, on_create_started, waiting);
+                engine_start_domain(engine, domain, FALSE, on_create_started, waiting);
 }
 
 void engine_define(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data)

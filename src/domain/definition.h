@@ -181,6 +181,7 @@ char *definition_to_xml(const Definition *definition, const DiskImages *disks, g
 typedef struct {
         char *source, *format; /* as ImageName */
         gboolean is_block;     /* a block device of the host */
+        guint64 device, inode; /* which file it is; 0 = none that can be seen */
 } OpenImage;
 
 /* What the definition does not say. */

@@ -3,6 +3,7 @@
 
 #include "domain/engine.h"
 #include "domain/launch.h"
+#include "image/index.h"
 
 struct Engine {
         Journal *journal;
@@ -15,7 +16,9 @@ struct Engine {
         GPtrArray *storages;  /* Domain: the storage daemons of domains that are shut off */
         Surroundings *surroundings;
         GHashTable *by_name, *by_id;
-        guint starts; /* of domains and storage daemons, that are under way */
+        GPtrArray *stale;  /* images that commits have made invalid: stale.c */
+        ImageIndex *index; /* NULL where only jobs are settled */
+        guint starts;      /* of domains and storage daemons, that are under way */
         gboolean may_tell, stopping;
         guint expiry;
 
@@ -67,6 +70,21 @@ gboolean engine_check_starts_allowed(const Engine *engine, GError **error);
 char *engine_find_program(const char *given, const char *name, GError **error);
 /* Errors: ImageInUse. */
 gboolean engine_check_images_free(Engine *engine, const Domain *domain, const Disk *mine, GError **error);
+
+/* stale.c */
+GPtrArray *stale_list_new(void);
+gboolean stale_from_json(GPtrArray *list, JsonObject *record);
+/* Of a stale image: the one that was changed under it; else NULL. */
+const char *stale_base(const GPtrArray *list, guint64 device, guint64 inode);
+/* `list`: of those that are still there, and with `unchanged` have not been written to since; borrowed. */
+typedef void (*StaleSeen)(const GPtrArray *list, gpointer data);
+void engine_see_stale(Engine *engine, gboolean unchanged, StaleSeen seen, gpointer data);
+/* `paths` (char *) is taken. */
+void engine_add_stale(Engine *engine, GPtrArray *paths, const char *base);
+
+/* overlays.c: for a job's host */
+void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooked done);
+void engine_images_spoiled(JobHost *host, Job *job, GPtrArray *images, const char *base);
 
 /* stop.c */
 /* Maybe all of them: who waits for that is told. */

@@ -24,6 +24,7 @@ Engine *engine_new(Journal *journal, Surroundings *surroundings, const EngineObs
         engine->storages = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
         engine->jobs = g_ptr_array_new_with_free_func((GDestroyNotify) job_unref);
         engine->attaching = g_ptr_array_new();
+        engine->stale = stale_list_new();
         engine->by_name = g_hash_table_new(g_str_hash, g_str_equal);
         engine->by_id = g_hash_table_new(g_str_hash, g_str_equal);
         return engine;
@@ -48,6 +49,7 @@ static void let_go(Domain *domain)
 
 void engine_stop(Engine *engine)
 {
+        g_clear_pointer(&engine->index, image_index_free);
         while (engine->attaching->len > 0)
                 let_go(g_ptr_array_remove_index(engine->attaching, 0));
         for (guint i = 0; i < engine->domains->len; i++)
@@ -65,6 +67,7 @@ void engine_free(Engine *engine)
         g_clear_handle_id(&engine->expiry, g_source_remove);
         g_clear_handle_id(&engine->start_check, g_source_remove);
         g_ptr_array_unref(engine->attaching);
+        g_ptr_array_unref(engine->stale);
         g_hash_table_unref(engine->by_name);
         g_hash_table_unref(engine->by_id);
         g_ptr_array_unref(engine->jobs);

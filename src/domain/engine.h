@@ -85,15 +85,17 @@ void engine_define(Engine *engine, const char *xml, GPtrArray *ignored, DomainDo
 void engine_create(Engine *engine, const char *xml, GPtrArray *ignored, DomainDone done, gpointer data);
 /* Errors: InvalidState, JobActive, Failed. The domain that `done` is called with is NULL: it is gone. */
 void engine_undefine(Engine *engine, Domain *domain, DomainDone done, gpointer data);
-/* `done` when its guest runs. Errors: InvalidState, JobActive, NoSuchImage, ImageInUse, NotSupported,
- * QemuError with QEMU's own words, NoSpace, Failed. */
-void engine_start_domain(Engine *engine, Domain *domain, DomainDone done, gpointer data);
+/* `force`: also from an image that a commit has made invalid. `done` when its guest runs. Errors:
+ * InvalidState, JobActive, NoSuchImage, ImageInUse, NotSupported, QemuError with QEMU's own words, NoSpace,
+ * Failed. */
+void engine_start_domain(Engine *engine, Domain *domain, gboolean force, DomainDone done, gpointer data);
 /* Its QEMU is ended as if the plug was pulled; `done` when it and its jobs have. Errors: InvalidState. */
 void engine_destroy(Domain *domain, DomainDone done, gpointer data);
 
-/* `layers`: ImageLayer of image/inspect.h, top first; `users`: for each of them a GPtrArray of texts. */
-typedef void (*ImageSeen)(const GPtrArray *layers, const GPtrArray *users, const GError *error,
-                          gpointer data);
+/* `layers`: ImageLayer of image/inspect.h, top first; for each of them, `users`: a GPtrArray of texts,
+ * `stale`: whether it, or one that it is read through, is invalid (gboolean). */
+typedef void (*ImageSeen)(const GPtrArray *layers, const GPtrArray *users, const gboolean *stale,
+                          const GError *error, gpointer data);
 /* `format` NULL: as its first bytes say. Errors: NoSuchImage, InvalidArgument, LimitExceeded, Failed. */
 void engine_inspect_image(Engine *engine, const char *path, const char *format, ImageSeen seen,
                           gpointer data);

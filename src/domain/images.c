@@ -116,7 +116,8 @@ static void take_layers(Inspection *inspection, const Need *need, const GPtrArra
                                       seen->backing,        seen->virtual_size, seen->allocated,
                                       i > 0 || !need->write };
 
-                *image = (OpenImage){ g_strdup(seen->source), g_strdup(seen->format), seen->is_block };
+                *image = (OpenImage){ g_strdup(seen->source), g_strdup(seen->format), seen->is_block,
+                                      seen->device, seen->inode };
                 g_ptr_array_add(images, image);
                 chain_add(chain, &layer);
         }

@@ -13,6 +13,7 @@
 
 void surroundings_free(Surroundings *surroundings)
 {
+        g_strfreev(surroundings->image_directories);
         g_free(surroundings->runtime_directory);
         g_free(surroundings->log_directory);
         g_free(surroundings->user);

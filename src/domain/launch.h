@@ -4,8 +4,10 @@
 #include "domain/domain.h"
 #include "domain/process.h"
 
-/* How domains of the service's own are run: its directories, whose rights QEMU has, who starts it. */
+/* Where images lie, and how domains of the service's own are run: its directories, whose rights QEMU has,
+ * who starts it. */
 typedef struct {
+        GStrv image_directories; /* where overlays are looked for */
         char *runtime_directory; /* sockets, gone with the machine */
         char *log_directory;
         char *user; /* whose rights QEMU has */

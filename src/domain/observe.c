@@ -336,6 +336,8 @@ void engine_watch_domain(Engine *engine, Domain *domain)
         domain->host.save = domain_host_save;
         domain->host.passed = domain_host_passed;
         domain->host.images = list_images;
+        domain->host.check_overlays = engine_check_overlays;
+        domain->host.spoiled = engine_images_spoiled;
         domain->host.observer = &job_observer;
         domain->host.observer_data = engine;
         domain->host.may_tell = engine->may_tell;

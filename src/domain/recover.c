@@ -69,6 +69,14 @@ static gboolean read_job(const char *id, JsonObject *record, gpointer data)
         return TRUE;
 }
 
+static gboolean read_images(const char *name, JsonObject *record, gpointer data)
+{
+        Engine *engine = data;
+
+        (void) name;
+        return stale_from_json(engine->stale, record);
+}
+
 static void on_damaged(const char *path, const char *why, gpointer data)
 {
         Engine *engine = data;
@@ -229,8 +237,12 @@ static gboolean on_start_check(gpointer data)
 
 void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data), gpointer data)
 {
+        if (!only_jobs)
+                engine->index = image_index_new(
+                        (const char *const *) engine->surroundings->image_directories, NULL, NULL);
         journal_read(engine->journal, JOURNAL_DOMAINS, read_domain, on_damaged, engine);
         journal_read(engine->journal, JOURNAL_JOBS, read_job, on_damaged, engine);
+        journal_read(engine->journal, JOURNAL_STALE, read_images, on_damaged, engine);
         place_storages(engine);
         g_ptr_array_sort(engine->jobs, by_start_time);
         for (guint i = 0; i < engine->jobs->len;) {

@@ -18,6 +18,8 @@ typedef struct {
         Domain *domain;
         Account *account;
         guint next_copy;
+        GPtrArray *chains; /* of OpenImage, as images_inspect() found them */
+        gboolean force;
         GError *error;
         DomainDone done;
         gpointer data;
@@ -30,6 +32,7 @@ static void finish(Start *start, const GError *error)
         start->done(start->domain, error, start->data);
         g_clear_error(&start->error);
         account_unref(start->account);
+        g_clear_pointer(&start->chains, g_ptr_array_unref);
         domain_unref(start->domain);
         g_free(start);
 }
@@ -247,25 +250,20 @@ static void on_launched(Domain *domain, const GError *error, gpointer data)
                 go_on(start);
 }
 
-static void on_inspected(Domain *domain, GPtrArray *chains, const GError *error, gpointer data)
+/* The QEMU of a domain whose images are in order. */
+static void launch(Start *start)
 {
-        Start *start = data;
+        Domain *domain = start->domain;
         g_autofree char *name = g_strdup_printf("qemu-system-%s", domain->definition->architecture);
-        g_autoptr(GError) failure = error ? g_error_copy(error) : NULL;
-        g_autofree char *program =
-                failure ? NULL : engine_find_program(domain->definition->emulator, name, &failure);
+        g_autoptr(GError) failure = NULL;
+        g_autofree char *program = engine_find_program(domain->definition->emulator, name, &failure);
         GStrv command = NULL;
 
-        if (domain->removed && !failure)
-                failure =
-                        g_error_new(BJ_ERROR, BJ_ERROR_NO_SUCH_DOMAIN, "domain '%s' is gone", domain->name);
-        if (!failure)
-                engine_check_starts_allowed(start->engine, &failure);
         if (!failure) {
                 g_auto(GStrv) taps = taps_names(domain->definition);
                 LaunchFacts facts = { .emulator = program,
                                       .monitor_fd = 0,
-                                      .chains = (GPtrArray *const *) chains->pdata,
+                                      .chains = (GPtrArray *const *) start->chains->pdata,
                                       .taps = (const char *const *) taps };
                 command = definition_command_line(domain->definition, &facts, &failure);
         }
@@ -282,7 +280,58 @@ static void on_inspected(Domain *domain, GPtrArray *chains, const GError *error,
         domain_launch(domain, start->engine->surroundings, start->account, command, on_launched, start);
 }
 
-void engine_start_domain(Engine *engine, Domain *domain, DomainDone done, gpointer data)
+static gboolean check_stale(const Start *start, const GPtrArray *stale, GError **error)
+{
+        for (guint i = 0; i < start->chains->len; i++) {
+                const GPtrArray *chain = start->chains->pdata[i];
+
+                for (guint j = 0; chain && j < chain->len; j++) {
+                        const OpenImage *image = chain->pdata[j];
+                        const char *base = stale_base(stale, image->device, image->inode);
+
+                        if (!base)
+                                continue;
+                        g_set_error(
+                                error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE,
+                                "image '%s' of domain '%s' is invalid: a commit has changed '%s' under it; "
+                                "option 'force' starts it all the same",
+                                image->source, start->domain->name, base);
+                        return FALSE;
+                }
+        }
+        return TRUE;
+}
+
+static void on_stale_seen(const GPtrArray *stale, gpointer data)
+{
+        Start *start = data;
+        g_autoptr(GError) error = NULL;
+
+        if (start->domain->removed)
+                g_set_error(&error, BJ_ERROR, BJ_ERROR_NO_SUCH_DOMAIN, "domain '%s' is gone",
+                            start->domain->name);
+        else if (engine_check_starts_allowed(start->engine, &error) && !start->force)
+                check_stale(start, stale, &error);
+        if (error)
+                finish(start, error);
+        else
+                launch(start);
+}
+
+static void on_inspected(Domain *domain, GPtrArray *chains, const GError *error, gpointer data)
+{
+        Start *start = data;
+
+        (void) domain;
+        if (error) {
+                finish(start, error);
+                return;
+        }
+        start->chains = g_ptr_array_ref(chains);
+        engine_see_stale(start->engine, FALSE, on_stale_seen, start);
+}
+
+void engine_start_domain(Engine *engine, Domain *domain, gboolean force, DomainDone done, gpointer data)
 {
         g_autoptr(GError) error = NULL;
         g_autoptr(Account) account = NULL;
@@ -298,6 +347,7 @@ void engine_start_domain(Engine *engine, Domain *domain, DomainDone done, gpoint
         *start = (Start){ .engine = engine,
                           .domain = domain_ref(domain),
                           .account = g_steal_pointer(&account),
+                          .force = force,
                           .done = done,
                           .data = data };
         domain->starting = TRUE;

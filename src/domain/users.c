@@ -6,20 +6,21 @@
 
 #include "image/inspect.h"
 
-/* What there is to be seen of any image, and which disks use it. */
+/* What there is to be seen of any image, and who uses it. */
+
+#define REFRESH_MILLISECONDS 2000
 
 typedef struct {
         GPtrArray *layers; /* ImageLayer */
         GPtrArray *uses;   /* ImageUse of all disks */
         GPtrArray *users;  /* for each layer: char * of who uses it */
+        Engine *engine;
         ImageSeen seen;
         gpointer data;
 } Look;
 
-static void look_free(gpointer data)
+static void look_free(Look *look)
 {
-        Look *look = data;
-
         g_ptr_array_unref(look->layers);
         g_ptr_array_unref(look->uses);
         g_ptr_array_unref(look->users);
@@ -53,30 +54,85 @@ static void find_users(GTask *task, gpointer source, gpointer data, GCancellable
         g_task_return_boolean(task, TRUE);
 }
 
+/* Those that are no layer of the chain itself. */
+static gboolean is_layer(const Look *look, const ImageUser *user)
+{
+        for (guint i = 0; i < look->layers->len; i++) {
+                const ImageLayer *layer = look->layers->pdata[i];
+
+                if (layer->inode && layer->inode == user->inode && layer->device == user->device)
+                        return TRUE;
+        }
+        return FALSE;
+}
+
+static void add_overlays(const Look *look, guint index)
+{
+        const ImageLayer *layer = look->layers->pdata[index];
+        g_autoptr(GPtrArray) users = image_index_users(
+                look->engine->index, &(ImageId){ layer->device, layer->inode, layer->source }, FALSE, NULL);
+
+        for (guint i = 0; i < users->len; i++) {
+                const ImageUser *user = users->pdata[i];
+
+                if (!is_layer(look, user))
+                        g_ptr_array_add(look->users->pdata[index],
+                                        g_strdup_printf("image '%s', %s", user->path,
+                                                        user->part == IMAGE_PART_DATA
+                                                                ? "as its data file"
+                                                                : "as its backing file"));
+        }
+}
+
+static void on_stale_seen(const GPtrArray *stale, gpointer data)
+{
+        Look *look = data;
+        g_autofree gboolean *is_stale = g_new0(gboolean, look->layers->len);
+
+        /* Whoever reads through an invalid one is no better. */
+        for (guint i = look->layers->len; i-- > 0;) {
+                const ImageLayer *layer = look->layers->pdata[i];
+
+                is_stale[i] = stale_base(stale, layer->device, layer->inode) ||
+                              (i + 1 < look->layers->len && is_stale[i + 1]);
+                if (look->engine->index)
+                        add_overlays(look, i);
+        }
+        look->seen(look->layers, look->users, is_stale, NULL, look->data);
+        look_free(look);
+}
+
 static void on_found(GObject *source, GAsyncResult *result, gpointer data)
 {
-        const Look *look = g_task_get_task_data(G_TASK(result));
+        Look *look = g_task_get_task_data(G_TASK(result));
 
         (void) source;
         (void) data;
-        look->seen(look->layers, look->users, NULL, look->data);
+        engine_see_stale(look->engine, FALSE, on_stale_seen, look);
+}
+
+static void on_refreshed(gboolean complete, gpointer data)
+{
+        Look *look = data;
+        g_autoptr(GTask) task = g_task_new(NULL, NULL, on_found, NULL);
+
+        (void) complete;
+        g_task_set_task_data(task, look, NULL);
+        g_task_run_in_thread(task, find_users);
 }
 
 static void on_inspected(GPtrArray *layers, const GError *error, gpointer data)
 {
         Look *look = data;
-        g_autoptr(GTask) task = NULL;
 
         if (error) {
-                look->seen(NULL, NULL, error, look->data);
+                look->seen(NULL, NULL, NULL, error, look->data);
                 look->layers = g_ptr_array_new();
                 look_free(look);
                 return;
         }
         look->layers = g_ptr_array_ref(layers);
-        task = g_task_new(NULL, NULL, on_found, NULL);
-        g_task_set_task_data(task, look, look_free);
-        g_task_run_in_thread(task, find_users);
+        image_index_refresh(look->engine->index, REFRESH_MILLISECONDS, on_refreshed, look);
 }
 
 void engine_inspect_image(Engine *engine, const char *path, const char *format, ImageSeen seen,
@@ -85,6 +141,7 @@ void engine_inspect_image(Engine *engine, const char *path, const char *format, 
         Look *look = g_new0(Look, 1);
 
         look->uses = engine_list_uses(engine, NULL, NULL);
+        look->engine = engine;
         look->users = g_ptr_array_new_with_free_func((GDestroyNotify) g_ptr_array_unref);
         look->seen = seen;
         look->data = data;

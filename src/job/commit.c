@@ -131,7 +131,7 @@ static void on_backing_planned(Job *job, const GError *error)
                 plan_header(job, job->end_node);
 }
 
-static void on_examined(Job *job, const GError *error)
+static void on_overlays_checked(Job *job, const GError *error)
 {
         if (error)
                 job_start_failed(job, error);
@@ -141,6 +141,14 @@ static void on_examined(Job *job, const GError *error)
                 job->target_node = g_strdup(job->end_node);
                 job_step_end(job);
         }
+}
+
+static void on_examined(Job *job, const GError *error)
+{
+        if (error)
+                job_start_failed(job, error);
+        else
+                plan_check_overlays(job, files_names(job->images), on_overlays_checked);
 }
 
 /* Base is changed under everybody who stands on it, and what was above it up to top is no longer valid; the
@@ -197,7 +205,7 @@ static void on_layer_backing_planned(Job *job, const GError *error)
                 plan_check_header(job, taking_end);
 }
 
-static void on_layer_examined(Job *job, const GError *error)
+static void on_layer_overlays_checked(Job *job, const GError *error)
 {
         const Taking *taking = job->plan;
 
@@ -206,6 +214,14 @@ static void on_layer_examined(Job *job, const GError *error)
         else
                 /* A layer that is to be merged itself is not meant by the option `backing`. */
                 plan_backing(job, taking->last, on_layer_backing_planned);
+}
+
+static void on_layer_examined(Job *job, const GError *error)
+{
+        if (error)
+                taking_end(job, error);
+        else
+                plan_check_overlays(job, files_names(job->images), on_layer_overlays_checked);
 }
 
 void commit_take_layer(Job *job, const Chain *chain, guint layer, JobLooked taken)
@@ -375,6 +391,7 @@ static const JobStep active_steps[] = {
         { "say-ready", say_ready_state, say_ready_run },
         { "decide", decide_state, decide_run },
         { "record-decision", record_decision_state, record_decision_run },
+        { "check-users", check_users_before_pivot_state, check_users_before_pivot_run },
         { "ask", ask_state, ask_run },
         { "reach-pending", reach_pending_state, NULL },
         { "record-target", record_target_state, record_target_run },
@@ -402,6 +419,7 @@ static const JobStep steps[] = {
         { "ask", ask_cancel_state, ask_cancel_run },
         { "reach-pending", reach_pending_state, NULL },
         { "check-pending", check_pending_state, check_pending_run },
+        { "check-users", check_users_state, check_users_run },
         { "flush", flush_state, flush_run },
         { "finalize", finalize_state, finalize_single_run },
         { "conclude", conclude_state, NULL },
@@ -430,6 +448,7 @@ static const JobStep layer_steps[] = {
         { "ask", ask_cancel_state, ask_cancel_run },
         { "reach-pending", reach_pending_state, NULL },
         { "check-pending", check_pending_state, check_pending_run },
+        { "check-users", check_users_state, check_users_run },
         { "flush", flush_state, flush_run },
         { "finalize", finalize_state, finalize_single_run },
         { "conclude", conclude_state, NULL },

@@ -208,23 +208,28 @@ static void identify(GPtrArray *files, const char *path, const struct stat *st)
                 add_identity(files, path, st->st_dev, st->st_ino);
 }
 
+/* `files` (NULL = none) gets what it is. */
+static gboolean check_changed(Work *work, const char *path, GPtrArray *files, GError **error)
+{
+        struct stat st;
+        gboolean seen = *path == '/' && stat(path, &st) == 0;
+
+        if (!users_check(work->job, work->uses, path, seen ? &st : NULL,
+                         "the job changes it or makes it invalid; option 'force' does it all the same",
+                         error))
+                return FALSE;
+        if (seen && files)
+                identify(files, path, &st);
+        return TRUE;
+}
+
 static gboolean run_examine(Work *work, GError **error)
 {
         work->files = identities_new();
         work->images = identities_new();
-        for (guint i = 0; i < work->changed->len; i++) {
-                const char *path = work->changed->pdata[i];
-                struct stat st;
-                gboolean seen = *path == '/' && stat(path, &st) == 0;
-
-                if (!users_check(
-                            work->job, work->uses, path, seen ? &st : NULL,
-                            "the job changes it or makes it invalid; option 'force' does it all the same",
-                            error))
+        for (guint i = 0; i < work->changed->len; i++)
+                if (!check_changed(work, work->changed->pdata[i], work->images, error))
                         return FALSE;
-                if (seen)
-                        identify(work->images, path, &st);
-        }
         for (guint i = 0; i < work->paths->len; i++) {
                 const char *path = work->paths->pdata[i];
                 struct stat st;
@@ -344,6 +349,32 @@ void files_remove_stale(Job *job, FilesDone done)
 void files_check_images(Job *job, FilesDone done)
 {
         start_for_each(job, job->images, what_became_of, "is not what it was when the job began", done);
+}
+
+GPtrArray *files_names(const GPtrArray *files)
+{
+        GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+
+        for (guint i = 0; files && i < files->len; i++)
+                g_ptr_array_add(names, g_strdup(((FileIdentity *) files->pdata[i])->path));
+        return names;
+}
+
+static gboolean run_check_users(Work *work, GError **error)
+{
+        for (guint i = 0; i < work->paths->len; i++)
+                if (!check_changed(work, work->paths->pdata[i], NULL, error))
+                        return FALSE;
+        return TRUE;
+}
+
+void files_check_users(Job *job, GPtrArray *uses, FilesDone done)
+{
+        Work *work = work_new(job, run_check_users, NULL, done);
+
+        work->paths = files_names(job->images);
+        work->uses = uses;
+        work_start(work);
 }
 
 void files_note_image(Job *job, const char *path, guint64 device, guint64 inode)

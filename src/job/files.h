@@ -49,6 +49,10 @@ void files_remove_stale(Job *job, FilesDone done);
 
 /* Whether the files of job->images are still what they were. `error` says which are not. */
 void files_check_images(Job *job, FilesDone done);
+/* The paths of FileIdentity; `files` NULL: an empty list. */
+GPtrArray *files_names(const GPtrArray *files);
+/* Whether one of `uses` (ImageUse, taken, NULL = do not look) is one of job->images: ImageInUse. */
+void files_check_users(Job *job, GPtrArray *uses, FilesDone done);
 /* Adds one to job->images. */
 void files_note_image(Job *job, const char *path, guint64 device, guint64 inode);
 

@@ -143,6 +143,7 @@ void job_unref(Job *job)
         g_clear_handle_id(&job->retry, g_source_remove);
         g_clear_pointer(&job->options, g_ptr_array_unref);
         g_clear_pointer(&job->stale, g_ptr_array_unref);
+        g_clear_pointer(&job->spoiled, g_ptr_array_unref);
         g_clear_pointer(&job->images, g_ptr_array_unref);
         g_clear_pointer(&job->unused, g_ptr_array_unref);
         g_clear_pointer(&job->image, new_image_free);

@@ -159,6 +159,10 @@ struct JobHost {
         void (*passed)(JobHost *host, gint64 fdset, const char *path);
         /* ImageUse of every disk but the job's own. */
         GPtrArray *(*images)(JobHost *host, const Job *job);
+        /* Whether an overlay that no disk uses stands on one of these (char *, taken): ImageInUse. */
+        void (*check_overlays)(JobHost *host, Job *job, GPtrArray *changed, JobLooked checked);
+        /* These (char *, taken) are invalid from now on: the job changes `base` under them. */
+        void (*spoiled)(JobHost *host, Job *job, GPtrArray *images, const char *base);
         const JobObserver *observer;
         gpointer observer_data;
 };
@@ -200,9 +204,10 @@ struct Job {
         char *source_format, *target_format;
         char *backing; /* to be written into header_node's header; of a copy: see copy.c */
         char *backing_format;
-        GPtrArray *stale;  /* FileIdentity, that the option "delete" removes; NULL = none */
-        GPtrArray *unused; /* names of nodes, and /dev/fdset/N, that are to be removed from QEMU */
-        GPtrArray *images; /* FileIdentity: of what it reads and writes, as far as that was seen */
+        GPtrArray *stale;   /* FileIdentity, that the option "delete" removes; NULL = none */
+        GPtrArray *unused;  /* names of nodes, and /dev/fdset/N, that are to be removed from QEMU */
+        GPtrArray *spoiled; /* char *: overlays of others that it makes invalid, with the option `force` */
+        GPtrArray *images;  /* FileIdentity: of what it reads and writes, as far as that was seen */
         gboolean target_was_read_only;
         gboolean recovered; /* an earlier run of the service began it */
         gboolean orphan;    /* external, but once a job of this service, whose record was set aside */
@@ -254,15 +259,16 @@ struct Job {
         char *mode;        /* "background", "write-blocking", "" */
         char *left_behind; /* what could not be tidied up, for its message */
         /* Steps that leave no trace elsewhere. */
-        gboolean checked, flushed, settled, compared, deleted, domain_recorded;
+        gboolean checked, flushed, settled, compared, deleted, domain_recorded, users_checked;
         /* A job of QEMU's that is but a part of this one: creating an image. */
         char *part_id;
         gboolean part_over, part_under_way;
         QmpReply part_done;
         GError *part_error;
-        guint under_way;     /* commands of a step that sends several */
-        gboolean cut_off;    /* one of them was lost with the connection */
-        gboolean look_again; /* what they did is to be looked at */
+        guint under_way;      /* commands of a step that sends several */
+        gboolean cut_off;     /* one of them was lost with the connection */
+        gboolean look_again;  /* what they did is to be looked at */
+        JobLooked users_done; /* of the step "check-users" */
         JobStarted started;
         gpointer started_data;
 };

@@ -9,6 +9,7 @@
 #include "base/test-point.h"
 #include "job/files.h"
 #include "job/nodes.h"
+#include "job/plan.h"
 #include "job/stages.h"
 
 #define RETRY_MILLISECONDS 1000
@@ -160,12 +161,27 @@ static void on_accepted_recorded(const GError *error, gpointer data)
         job_step_end(job);
 }
 
+/* From now on QEMU changes what they stand on. */
+static void warn_of_spoiled(Job *job)
+{
+        for (guint i = 0; job->spoiled && i < job->spoiled->len; i++) {
+                g_autofree char *text =
+                        g_strdup_printf("'%s' becomes invalid: it stands on an image that the job changes",
+                                        (char *) job->spoiled->pdata[i]);
+
+                job->host->observer->warning(job, text, job->host->observer_data);
+        }
+        if (job->spoiled && job->spoiled->len > 0)
+                job->host->spoiled(job->host, job, g_steal_pointer(&job->spoiled), job->target);
+}
+
 void record_accepted_run(Job *job)
 {
         if (job->image && job->image->inode)
                 files_note_image(job, job->target, job->image->device, job->image->inode);
         /* With a descriptor that QEMU has by now. */
         g_clear_pointer(&job->image, new_image_free);
+        warn_of_spoiled(job);
         job_write(job, JOURNAL_LATE, on_accepted_recorded);
 }
 
@@ -248,6 +264,22 @@ StepState reach_pending_state(const Job *job)
 {
         return job_has_ended(job) || (job_is_connected(job) && job->status == STATUS_PENDING) ? STEP_DONE
                                                                                               : STEP_WAIT;
+}
+
+static void on_disks_checked(Job *job, const GError *error)
+{
+        JobLooked checked = job->users_done;
+
+        if (error)
+                checked(job, error);
+        else
+                plan_check_overlays(job, files_names(job->images), checked);
+}
+
+void life_check_users(Job *job, JobLooked checked)
+{
+        job->users_done = checked;
+        files_check_users(job, plan_uses(job), on_disks_checked);
 }
 
 StepState finalize_state(const Job *job)
@@ -383,6 +415,16 @@ void retry_later(Job *job, const GError *error)
         job->retry = g_timeout_add(RETRY_MILLISECONDS, on_retry, job);
 }
 
+/* The layers that a commit has merged stay as files, unless they are removed. */
+static void note_merged(Job *job)
+{
+        gboolean done = job->record.result == RESULT_COMPLETED || job->record.stage_over;
+
+        if (done && job->stale && !options_flag(job->options, "delete") &&
+            !options_flag(job->options, "keep-top"))
+                job->host->spoiled(job->host, job, files_names(job->stale), job->target);
+}
+
 static void on_outcome_recorded(const GError *error, gpointer data)
 {
         Job *job = data;
@@ -390,6 +432,8 @@ static void on_outcome_recorded(const GError *error, gpointer data)
         /* An outcome is not told before it is on stable storage. */
         if (error)
                 retry_later(job, error);
+        else
+                note_merged(job);
         job_step_end(job);
 }
 

@@ -57,6 +57,9 @@ void ask_command(Job *job, const char *command, JsonObject *arguments);
 /* "reach-pending": waits until QEMU holds the job there, or it has ended without that. */
 StepState reach_pending_state(const Job *job);
 
+/* For "check-users": disks, locks and overlays, as when the job was planned. */
+void life_check_users(Job *job, JobLooked checked);
+
 /* "finalize": its `run` is in two-phase.h and single-phase.h and comes to finalize_command(). */
 StepState finalize_state(const Job *job);
 /* `finalize`: job-finalize; else job-cancel. */

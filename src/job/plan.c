@@ -192,6 +192,16 @@ GPtrArray *plan_uses(const Job *job)
         return options_flag(job->options, "force") ? NULL : job->host->images(job->host, job);
 }
 
+void plan_check_overlays(Job *job, GPtrArray *changed, JobLooked checked)
+{
+        if (job->host) {
+                job->host->check_overlays(job->host, job, changed, checked);
+                return;
+        }
+        g_ptr_array_unref(changed);
+        checked(job, NULL);
+}
+
 gboolean plan_format_can_be_recorded(Job *job, const Layer *layer)
 {
         const GraphNode *node = graph_node(job->host->graph, layer->node);

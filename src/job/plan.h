@@ -32,6 +32,10 @@ gboolean plan_take(Job *job, const Chain *chain, guint source_depth, guint deepe
  * `force` nobody is. */
 GPtrArray *plan_uses(const Job *job);
 
+/* Whether overlays that no disk uses stand on one of these (char *, taken); with the option `force` they are
+ * noted in job->spoiled. */
+void plan_check_overlays(Job *job, GPtrArray *changed, JobLooked checked);
+
 /* Whether a header that names `layer` would say its format rightly; fails the start where not. */
 gboolean plan_format_can_be_recorded(Job *job, const Layer *layer);
 

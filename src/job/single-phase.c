@@ -55,6 +55,23 @@ void check_pending_run(Job *job)
         nodes_probe(job, job->header_node, on_probed);
 }
 
+StepState check_users_state(const Job *job)
+{
+        return at_pending_state(job, job->users_checked || options_flag(job->options, "force"));
+}
+
+static void on_users_checked(Job *job, const GError *error)
+{
+        note_refusal(job, error);
+        job->users_checked = TRUE;
+        job_step_end(job);
+}
+
+void check_users_run(Job *job)
+{
+        life_check_users(job, on_users_checked);
+}
+
 StepState flush_state(const Job *job)
 {
         return at_pending_state(job, job->flushed);

@@ -21,6 +21,10 @@ StepState at_pending_state(const Job *job, gboolean done);
 StepState check_pending_state(const Job *job);
 void check_pending_run(Job *job);
 
+/* "check-users": whether somebody has come to use an image that the job changes or makes invalid. */
+StepState check_users_state(const Job *job);
+void check_users_run(Job *job);
+
 /* "flush": target_node. */
 StepState flush_state(const Job *job);
 void flush_run(Job *job);

@@ -60,6 +60,7 @@ static void begin(Job *job)
         job->record.accepted = job->record.stage_over = FALSE;
         job->status = STATUS_ABSENT;
         job->asked = DECISION_NONE;
+        job->users_checked = FALSE;
         job->end_seen = job->tidied = job->checked = job->flushed = job->settled = job->compared = FALSE;
         job->deleted = FALSE;
         g_clear_pointer(&job->qemu_error, g_free);

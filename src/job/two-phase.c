@@ -49,6 +49,28 @@ void decide_run(Job *job)
         job_step_end(job);
 }
 
+StepState check_users_before_pivot_state(const Job *job)
+{
+        if (job->record.decision != DECISION_PIVOT || job->users_checked || job_is_past_ready(job) ||
+            job->asked != DECISION_NONE || options_flag(job->options, "force"))
+                return STEP_DONE;
+        return job_is_connected(job) ? STEP_DUE : STEP_WAIT;
+}
+
+static void on_users_checked(Job *job, const GError *error)
+{
+        if (!error)
+                job->users_checked = TRUE;
+        else if (job->record.decision == DECISION_PIVOT)
+                job_refuse(job, error);
+        job_step_end(job);
+}
+
+void check_users_before_pivot_run(Job *job)
+{
+        life_check_users(job, on_users_checked);
+}
+
 StepState ask_state(const Job *job)
 {
         if (job_is_past_ready(job) || job->record.decision == DECISION_NONE)

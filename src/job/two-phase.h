@@ -18,6 +18,11 @@ void say_ready_run(Job *job);
 StepState decide_state(const Job *job);
 void decide_run(Job *job);
 
+/* "check-users": before a pivot that makes images invalid, whether somebody has come to use one. Where that
+ * is so there is no pivot, and the job stays ready. */
+StepState check_users_before_pivot_state(const Job *job);
+void check_users_before_pivot_run(Job *job);
+
 /* "ask": job-complete, a soft cancel or job-cancel. */
 StepState ask_state(const Job *job);
 void ask_run(Job *job);

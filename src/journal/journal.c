@@ -25,12 +25,14 @@
 struct Journal {
         char *directory;
         int lock;
-        int kinds[2];       /* the directories, opened once: they are synced at every write */
-        GHashTable *queues; /* file name → GQueue of the writes behind the one under way */
-        gint64 sequence;    /* of the record that was written last */
+        int kinds[N_JOURNAL_KINDS]; /* the directories, opened once: they are synced at every write */
+        GHashTable *queues;         /* file name → GQueue of the writes behind the one under way */
+        gint64 sequence;            /* of the record that was written last */
 };
 
-static const char *const kind_names[] = { [JOURNAL_JOBS] = "jobs", [JOURNAL_DOMAINS] = "domains" };
+static const char *const kind_names[] = {
+        [JOURNAL_JOBS] = "jobs", [JOURNAL_DOMAINS] = "domains", [JOURNAL_STALE] = "stale"
+};
 
 static gboolean set_errno_error(GError **error, const char *what, const char *name)
 {
@@ -63,7 +65,9 @@ Journal *journal_open(const char *directory, GError **error)
         journal->directory = g_strdup(directory);
         journal->queues =
                 g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify) g_queue_free);
-        journal->lock = journal->kinds[0] = journal->kinds[1] = -1;
+        journal->lock = -1;
+        for (guint i = 0; i < N_JOURNAL_KINDS; i++)
+                journal->kinds[i] = -1;
         journal->lock = open_directory(directory, "", error);
         if (journal->lock < 0)
                 return NULL;

@@ -45,6 +45,9 @@
  * before the reply, then at each change of a chain, at QEMU's end, at a forced detach, and in a start twice:
  * before the process, and before its guest runs. It may be older than a job's record, which then counts.
  *
+ * WHAT IS RECORDED OF IMAGES: `stale/images.json` lists the files that a commit has made invalid, so that
+ * they are not taken for images that somebody uses, and not started from.
+ *
  * WHAT CANNOT BE READ is set aside under NAME.json.damaged (or -2, -3, …) and reported: torn, foreign, of
  * another kind, of a newer version, or without sense. It never keeps the service from starting, and nothing
  * of it is lost. A job in QEMU whose record was set aside is shown as one of somebody else; it is never left
@@ -57,7 +60,7 @@
 
 #define JOURNAL_VERSION 1
 
-typedef enum { JOURNAL_JOBS, JOURNAL_DOMAINS } JournalKind;
+typedef enum { JOURNAL_JOBS, JOURNAL_DOMAINS, JOURNAL_STALE, N_JOURNAL_KINDS } JournalKind;
 
 typedef enum {
         JOURNAL_SYNCED,   /* on stable storage when `done` is called */

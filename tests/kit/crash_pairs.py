@@ -22,7 +22,7 @@ ABORT = {"record-decision", "ask"}
 NOT_DUE = {
     "active-commit": set(),
     "pivoted-commit": {"decide", "delete"},
-    "kept-commit": {"decide", "delete"},
+    "kept-commit": {"decide", "delete", "check-users"},
     "commit": ABORT | {"keep-top"},
     "copy": {"check-chain", "attach-chain"},
     "shallow-copy": {"decide", "check-chain"},

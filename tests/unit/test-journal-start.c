@@ -155,7 +155,7 @@ static void no_plain_file(Place *place, gconstpointer data)
         expect_lines(place, "damaged jobs/a.json.damaged: it is no file\n"
                             "damaged jobs/b.json.damaged: Too many levels of symbolic links\n"
                             "damaged jobs/c.json.damaged: Too many levels of symbolic links");
-        expect_files(place, "", "domains jobs secret");
+        expect_files(place, "", "domains jobs secret stale");
 }
 
 /* Nobody will ever write into it: opening it must not wait. */

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain/engine-private.h"
+
+#include <sys/stat.h>
+
+#include "base/error.h"
+
+/* Whether somebody else's overlay stands on an image that a job changes: of the images in the configured
+ * directories, all those that no disk uses as well. */
+
+/* A directory that does not answer in that time is not known. */
+#define REFRESH_MILLISECONDS 2000
+
+typedef struct {
+        Engine *engine;
+        Job *job;
+        GPtrArray *changed, *own; /* char * */
+        /* With `force`, of the other disks: each layer, and the one that stands on it. */
+        GPtrArray *lower, *upper; /* char * */
+        GArray *changed_ids, *own_ids;
+        GPtrArray *spoiled; /* char *: with `force`, those that will be invalid */
+        JobLooked done;
+} Check;
+
+typedef struct {
+        guint64 device, inode; /* 0: no file that can be seen */
+} FileId;
+
+static void check_free(Check *check)
+{
+        job_unref(check->job);
+        g_ptr_array_unref(check->changed);
+        g_ptr_array_unref(check->own);
+        g_ptr_array_unref(check->lower);
+        g_ptr_array_unref(check->upper);
+        g_array_unref(check->changed_ids);
+        g_array_unref(check->own_ids);
+        g_ptr_array_unref(check->spoiled);
+        g_free(check);
+}
+
+static void identify(const GPtrArray *paths, GArray *ids)
+{
+        for (guint i = 0; i < paths->len; i++) {
+                const char *path = paths->pdata[i];
+                FileId id = { 0 };
+                struct stat st;
+
+                if (*path == '/' && stat(path, &st) == 0)
+                        id = (FileId){ S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev,
+                                       S_ISBLK(st.st_mode) ? 0 : st.st_ino };
+                g_array_append_val(ids, id);
+        }
+}
+
+static gboolean is_changed(const Check *check, const FileId *id)
+{
+        for (guint i = 0; i < check->changed_ids->len; i++) {
+                const FileId *changed = &g_array_index(check->changed_ids, FileId, i);
+
+                if (id->inode && changed->inode == id->inode && changed->device == id->device)
+                        return TRUE;
+        }
+        return FALSE;
+}
+
+static void find_spoiled_disks(const Check *check)
+{
+        g_autoptr(GArray) ids = g_array_new(FALSE, FALSE, sizeof(FileId));
+
+        identify(check->lower, ids);
+        for (guint i = 0; i < ids->len; i++)
+                if (is_changed(check, &g_array_index(ids, FileId, i)))
+                        g_ptr_array_add(check->spoiled, g_strdup(check->upper->pdata[i]));
+}
+
+static void identify_all(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+{
+        const Check *check = data;
+
+        (void) source;
+        (void) cancellable;
+        identify(check->changed, check->changed_ids);
+        identify(check->own, check->own_ids);
+        find_spoiled_disks(check);
+        g_task_return_boolean(task, TRUE);
+}
+
+/* A layer of the job's own chain, or what an earlier commit has left over. */
+static gboolean is_of_no_account(const Check *check, const GPtrArray *stale, const ImageUser *user)
+{
+        if (stale_base(stale, user->device, user->inode))
+                return TRUE;
+        for (guint i = 0; i < check->own_ids->len; i++) {
+                const FileId *id = &g_array_index(check->own_ids, FileId, i);
+
+                if (user->inode && id->inode == user->inode && id->device == user->device)
+                        return TRUE;
+        }
+        return FALSE;
+}
+
+static gboolean check_one(const Check *check, guint index, const GPtrArray *stale, GError **error)
+{
+        const FileId *id = &g_array_index(check->changed_ids, FileId, index);
+        const char *path = check->changed->pdata[index];
+        g_autoptr(GPtrArray) users = image_index_users(
+                check->engine->index, &(ImageId){ id->device, id->inode, path }, FALSE, NULL);
+
+        for (guint i = 0; i < users->len; i++) {
+                const ImageUser *user = users->pdata[i];
+
+                if (is_of_no_account(check, stale, user))
+                        continue;
+                if (options_flag(check->job->options, "force")) {
+                        g_ptr_array_add(check->spoiled, g_strdup(user->path));
+                        continue;
+                }
+                g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE,
+                            "'%s' is the %s of '%s', which would be invalid; option 'force' does it all the "
+                            "same",
+                            path, user->part == IMAGE_PART_DATA ? "data file" : "backing file", user->path);
+                return FALSE;
+        }
+        return TRUE;
+}
+
+static void on_stale_seen(const GPtrArray *stale, gpointer data)
+{
+        Check *check = data;
+        g_autoptr(GError) error = NULL;
+
+        for (guint i = 0;
+             check->engine->index && i < check->changed->len && check_one(check, i, stale, &error); i++)
+                ;
+        g_clear_pointer(&check->job->spoiled, g_ptr_array_unref);
+        check->job->spoiled = g_ptr_array_ref(check->spoiled);
+        check->done(check->job, error);
+        check_free(check);
+}
+
+static void on_identified(GObject *source, GAsyncResult *result, gpointer data)
+{
+        Check *check = g_task_get_task_data(G_TASK(result));
+
+        (void) source;
+        (void) data;
+        engine_see_stale(check->engine, TRUE, on_stale_seen, check);
+}
+
+static void on_refreshed(gboolean complete, gpointer data)
+{
+        Check *check = data;
+        g_autoptr(GTask) task = g_task_new(NULL, NULL, on_identified, NULL);
+
+        if (!complete && check->job->host)
+                check->engine->observer->warning(NULL, check->job,
+                                                 "not all image directories could be looked through: an "
+                                                 "overlay may stand on an image "
+                                                 "that the job changes",
+                                                 check->engine->data);
+        g_task_set_task_data(task, check, NULL);
+        g_task_run_in_thread(task, identify_all);
+}
+
+static void list_disks(Check *check, const Disk *own)
+{
+        for (guint i = 0; i < check->engine->domains->len; i++) {
+                const Domain *domain = check->engine->domains->pdata[i];
+
+                for (guint j = 0; j < domain->disks->len; j++) {
+                        const Disk *disk = domain->disks->pdata[j];
+
+                        for (guint k = 1; disk != own && k < disk->chain->layers->len; k++) {
+                                g_ptr_array_add(check->lower, g_strdup(chain_layer(disk->chain, k)->source));
+                                g_ptr_array_add(check->upper,
+                                                g_strdup(chain_layer(disk->chain, k - 1)->source));
+                        }
+                }
+        }
+}
+
+void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooked done)
+{
+        Engine *engine = host->observer_data;
+        const Domain *domain = domain_shown((Domain *) host);
+        const Disk *disk = domain_disk((Domain *) domain, job->disk);
+        Check *check;
+
+        if (!engine->index) {
+                g_ptr_array_unref(changed);
+                done(job, NULL);
+                return;
+        }
+        check = g_new(Check, 1);
+        *check = (Check){ engine,
+                          job_ref(job),
+                          changed,
+                          g_ptr_array_new_with_free_func(g_free),
+                          g_ptr_array_new_with_free_func(g_free),
+                          g_ptr_array_new_with_free_func(g_free),
+                          g_array_new(FALSE, FALSE, sizeof(FileId)),
+                          g_array_new(FALSE, FALSE, sizeof(FileId)),
+                          g_ptr_array_new_with_free_func(g_free),
+                          done };
+        for (guint i = 0; disk && i < disk->chain->layers->len; i++)
+                g_ptr_array_add(check->own, g_strdup(chain_layer(disk->chain, i)->source));
+        if (options_flag(job->options, "force"))
+                list_disks(check, disk);
+        image_index_refresh(engine->index, REFRESH_MILLISECONDS, on_refreshed, check);
+}
+
+void engine_images_spoiled(JobHost *host, Job *job, GPtrArray *images, const char *base)
+{
+        (void) job;
+        engine_add_stale(host->observer_data, images, base);
+}
