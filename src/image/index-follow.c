@@ -80,6 +80,7 @@ static IndexedImage *follow(const IndexedImage *image, GHashTable *places)
         if (!new)
                 new = indexed_image_copy(image);
         follow_parents(new, places);
+        new->is_pending = FALSE;
         return new;
 }
 
@@ -104,12 +105,13 @@ static gboolean follow_all(ImageDirectory *directory, gboolean *has_changed)
                 g_autoptr(IndexedImage) new = follow(image, places);
                 gboolean is_equal = indexed_image_equal(image, new);
 
-                if (is_equal && (!image->is_link || file_mark_holds(&image->target, &new->target)))
+                if (is_equal && !image->is_pending &&
+                    (!image->is_link || file_mark_holds(&image->target, &new->target)))
                         continue;
                 g_mutex_lock(&index->lock);
                 all = image_directory_put(directory, new, image) && all;
                 g_mutex_unlock(&index->lock);
-                *has_changed = *has_changed || !is_equal;
+                *has_changed = *has_changed || !is_equal || image->is_pending;
         }
         return all;
 }
@@ -142,6 +144,9 @@ gpointer image_follow_thread(gpointer data)
                 for (guint i = 0; i < PASSES_MAX && !follow_all(directory, &has_changed); i++)
                         ;
                 g_mutex_lock(&index->lock);
+                /* that it answers is news too */
+                has_changed =
+                        has_changed || directory->is_late || (directory->followed == 0 && generation > 0);
                 directory->followed = generation;
                 directory->is_late = directory->is_late && generation < index->generation;
                 image_index_tell(index, has_changed);

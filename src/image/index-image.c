@@ -182,15 +182,25 @@ int indexed_image_read(IndexedImage *image, int directory, const char *name, int
 
 /* ---- one in the place of another ---- */
 
-void indexed_image_take_parents(IndexedImage *image, const IndexedImage *old)
+static gboolean take_parent(ImageParent *parent, const IndexedImage *old)
 {
+        for (guint i = 0; i < old->n_parents; i++)
+                if (strcmp(parent->source, old->parents[i].source) == 0) {
+                        parent->device = old->parents[i].device;
+                        parent->inode = old->parents[i].inode;
+                        parent->failure = old->parents[i].failure;
+                        return TRUE;
+                }
+        return parent->remote;
+}
+
+gboolean indexed_image_take_parents(IndexedImage *image, const IndexedImage *old)
+{
+        gboolean all = !old->is_pending;
+
         for (guint i = 0; i < image->n_parents; i++)
-                for (guint j = 0; j < old->n_parents; j++)
-                        if (strcmp(image->parents[i].source, old->parents[j].source) == 0) {
-                                image->parents[i].device = old->parents[j].device;
-                                image->parents[i].inode = old->parents[j].inode;
-                                image->parents[i].failure = old->parents[j].failure;
-                        }
+                all = take_parent(&image->parents[i], old) && all;
+        return all;
 }
 
 gboolean indexed_image_equal(const IndexedImage *a, const IndexedImage *b)

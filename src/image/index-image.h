@@ -34,7 +34,8 @@ typedef struct {
 
         FileMark own; /* of what lies in the directory, which may be a link */
         gboolean is_link;
-        FileMark target; /* of what the link leads to */
+        gboolean is_pending; /* nobody has looked yet where it leads */
+        FileMark target;     /* of what the link leads to */
         gboolean is_away;
 } IndexedImage;
 
@@ -53,7 +54,8 @@ int indexed_image_read(IndexedImage *image, int directory, const char *name, int
 void indexed_image_say(IndexedImage *image, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* Parents of the same names are the same files, as long as nobody has looked again. */
-void indexed_image_take_parents(IndexedImage *image, const IndexedImage *old);
+/* Whether all of them are. */
+gboolean indexed_image_take_parents(IndexedImage *image, const IndexedImage *old);
 /* Whether a reader could tell them apart. */
 gboolean indexed_image_equal(const IndexedImage *a, const IndexedImage *b);
 

@@ -30,7 +30,7 @@ struct ImageIndex {
         GMutex lock;
         GCond news; /* for the followers */
         UseTable uses;
-        guint n_files;
+        guint n_files, n_pending;
         guint64 generation; /* what everybody should know by now */
         guint64 changes;    /* made by walkers */
         gboolean is_closing, is_telling, has_changed;

@@ -66,6 +66,7 @@ static IndexedImage *take_link(const char *path, const IndexedImage *old, const 
 {
         IndexedImage *image = old && old->is_link ? indexed_image_copy(old) : indexed_image_new(path, mark);
 
+        image->is_pending = TRUE;
         if (!image->is_link)
                 indexed_image_say(image, "it is a link that nobody has followed yet");
         image->is_link = TRUE;
@@ -90,8 +91,7 @@ static gboolean look_at_file(Walk *walk, int fd, const char *name, const char *p
                 image = indexed_image_new(path, &mark);
                 if (indexed_image_read(image, fd, name, O_NOFOLLOW) < 0)
                         return FALSE;
-                if (old)
-                        indexed_image_take_parents(image, old);
+                image->is_pending = image->n_parents > 0 && !(old && indexed_image_take_parents(image, old));
         }
         walk->has_changed = walk->has_changed || image->is_link || !old || old->is_away ||
                             !indexed_image_equal(old, image);

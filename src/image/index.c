@@ -138,6 +138,13 @@ void image_index_free(ImageIndex *index)
 
 /* ---- what the threads do to it ---- */
 
+static void forget(ImageIndex *index, const IndexedImage *image)
+{
+        use_table_remove(&index->uses, image);
+        index->n_files--;
+        index->n_pending -= image->is_pending ? 1 : 0;
+}
+
 gboolean image_directory_put(ImageDirectory *directory, IndexedImage *image, const IndexedImage *old)
 {
         ImageIndex *index = directory->index;
@@ -146,9 +153,9 @@ gboolean image_directory_put(ImageDirectory *directory, IndexedImage *image, con
         if ((old && there != old) || (!there && index->n_files >= IMAGE_INDEX_MAX))
                 return FALSE;
         if (there)
-                use_table_remove(&index->uses, there);
-        else
-                index->n_files++;
+                forget(index, there);
+        index->n_files++;
+        index->n_pending += image->is_pending ? 1 : 0;
         g_hash_table_replace(directory->files, image->path, indexed_image_ref(image));
         use_table_add(&index->uses, image);
         return TRUE;
@@ -160,8 +167,7 @@ gboolean image_directory_remove(ImageDirectory *directory, const char *path)
 
         if (!there)
                 return FALSE;
-        use_table_remove(&directory->index->uses, there);
-        directory->index->n_files--;
+        forget(directory->index, there);
         return g_hash_table_remove(directory->files, path);
 }
 
@@ -255,6 +261,14 @@ void image_index_refresh(ImageIndex *index, guint milliseconds, ImageIndexDone d
 
 /* ---- questions ---- */
 
+static gboolean is_complete(const ImageIndex *index)
+{
+        for (guint i = 0; i < index->directories->len; i++)
+                if (((ImageDirectory *) index->directories->pdata[i])->is_late)
+                        return FALSE;
+        return index->n_pending == 0 && known_generation(index) > 0;
+}
+
 GPtrArray *image_index_users(ImageIndex *index, const ImageId *image, gboolean all, gboolean *complete)
 {
         GPtrArray *users;
@@ -262,7 +276,7 @@ GPtrArray *image_index_users(ImageIndex *index, const ImageId *image, gboolean a
         g_mutex_lock(&index->lock);
         users = use_table_find(&index->uses, image, all);
         if (complete)
-                *complete = known_generation(index) > 0;
+                *complete = is_complete(index);
         g_mutex_unlock(&index->lock);
         return users;
 }
@@ -329,6 +343,8 @@ static void add_unknown_image(GPtrArray *list, const IndexedImage *image)
 {
         if (image->why)
                 add_unknown(list, image->path, g_strdup(image->why));
+        else if (image->is_pending)
+                add_unknown(list, image->path, g_strdup("nobody has looked yet which file it builds on"));
         for (guint i = 0; i < image->n_parents; i++)
                 if (image->parents[i].failure)
                         add_unknown(list, image->path,

@@ -74,8 +74,8 @@ ImageIndex *image_index_new(const char *const *directories, ImageIndexChanged ch
 void image_index_free(ImageIndex *index);
 
 /* The images that build on that one, in the order of depth and path: directly, or with `all` also by those.
- * `complete` (NULL = it does not matter): whether every directory has been looked through once; else
- * image_index_unknown() says which ones have not. ImageUser. */
+ * `complete` (NULL = it does not matter): whether every directory has been looked through, answers, and it
+ * is known where its files lead; else image_index_unknown() says what of that is not so. ImageUser. */
 GPtrArray *image_index_users(ImageIndex *index, const ImageId *image, gboolean all, gboolean *complete);
 
 /* What lies at that path in the directories; NULL = no image that is known of. */

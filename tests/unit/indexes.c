@@ -156,7 +156,8 @@ void wait_for_users(ImageIndex *index, const char *name, const char *expected)
                 while (n_changes == before && !is_late)
                         g_main_context_iteration(NULL, TRUE);
         }
-        g_source_remove(timer);
+        if (!is_late)
+                g_source_remove(timer);
 }
 
 /* ---- what is not known ---- */
