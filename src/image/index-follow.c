@@ -68,6 +68,7 @@ static IndexedImage *follow_link(const IndexedImage *image)
         if (indexed_image_read(new, AT_FDCWD, image->path, 0) < 0)
                 indexed_image_say(new, "it is a link to what is not there");
         new->own = image->own;
+        new->home = image->home;
         indexed_image_take_parents(new, image);
         return new;
 }

@@ -32,6 +32,7 @@ typedef struct {
         ImageParent parents[2];
         guint n_parents;
 
+        guint64 home; /* device of the directory: a file in an overlayfs has another */
         FileMark own; /* of what lies in the directory, which may be a link */
         gboolean is_link;
         gboolean is_pending; /* nobody has looked yet where it leads */

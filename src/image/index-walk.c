@@ -77,7 +77,8 @@ static IndexedImage *take_link(const char *path, const IndexedImage *old, const 
 }
 
 /* Returns FALSE where it is not there any more. */
-static gboolean look_at_file(Walk *walk, int fd, const char *name, const char *path, const struct stat *st)
+static gboolean look_at_file(Walk *walk, int fd, const char *name, const char *path, const struct stat *st,
+                             guint64 home)
 {
         g_autoptr(IndexedImage) old = find(walk, path), image = NULL;
         FileMark mark;
@@ -93,6 +94,7 @@ static gboolean look_at_file(Walk *walk, int fd, const char *name, const char *p
                         return FALSE;
                 image->is_pending = image->n_parents > 0 && !(old && indexed_image_take_parents(image, old));
         }
+        image->home = home;
         walk->has_changed = walk->has_changed || image->is_link || !old || old->is_away ||
                             !indexed_image_equal(old, image);
         put(walk, image);
@@ -103,7 +105,7 @@ static gboolean look_at_file(Walk *walk, int fd, const char *name, const char *p
 
 static void walk_directory(Walk *walk, int parent, const char *name, const char *path, guint depth);
 
-static void look_at(Walk *walk, int fd, const char *name, const char *path, guint depth)
+static void look_at(Walk *walk, int fd, const char *name, const char *path, guint depth, guint64 home)
 {
         struct stat st;
 
@@ -118,12 +120,13 @@ static void look_at(Walk *walk, int fd, const char *name, const char *path, guin
                                 walk->directory->path);
         } else if (S_ISBLK(st.st_mode)) {
                 trouble(walk, path, "it is a block device, which is not looked into");
-        } else if ((S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)) && look_at_file(walk, fd, name, path, &st)) {
+        } else if ((S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)) &&
+                   look_at_file(walk, fd, name, path, &st, home)) {
                 g_hash_table_add(walk->seen, g_strdup(path));
         }
 }
 
-static void read_directory(Walk *walk, DIR *stream, const char *path, guint depth)
+static void read_directory(Walk *walk, DIR *stream, const char *path, guint depth, guint64 device)
 {
         const struct dirent *entry;
 
@@ -133,7 +136,7 @@ static void read_directory(Walk *walk, DIR *stream, const char *path, guint dept
                 if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                         continue;
                 child = g_build_filename(path, entry->d_name, NULL);
-                look_at(walk, dirfd(stream), entry->d_name, child, depth);
+                look_at(walk, dirfd(stream), entry->d_name, child, depth, device);
         }
         if (!entry && errno)
                 trouble(walk, path, "it cannot be read: %s", g_strerror(errno));
@@ -160,7 +163,7 @@ static void walk_directory(Walk *walk, int parent, const char *name, const char 
         }
         device = st.st_dev;
         g_array_append_val(walk->devices, device);
-        read_directory(walk, stream, path, depth);
+        read_directory(walk, stream, path, depth, device);
         closedir(stream);
 }
 
@@ -184,7 +187,7 @@ static gboolean is_in_trouble(const Walk *walk, const char *path)
 static gboolean is_of_a_device_here(const Walk *walk, const IndexedImage *image)
 {
         for (guint i = 0; i < walk->devices->len; i++)
-                if (g_array_index(walk->devices, guint64, i) == image->own.device)
+                if (g_array_index(walk->devices, guint64, i) == image->home)
                         return TRUE;
         return FALSE;
 }
@@ -227,30 +230,26 @@ static void walk_all(Walk *walk)
 
 /* ---- what was told of ---- */
 
-/* Whether a file that is not there is gone by itself. */
-static gboolean is_gone_alone(Walk *walk, const char *path)
-{
-        g_autoptr(IndexedImage) old = find(walk, path);
-        g_autofree char *directory = g_path_get_dirname(path);
-        struct stat st;
-
-        return !old || (stat(directory, &st) == 0 && st.st_dev == old->own.device);
-}
-
 /* FALSE: it takes more than that. */
 static gboolean look_again(Walk *walk, const char *path)
 {
-        struct stat st;
+        g_autoptr(IndexedImage) old = find(walk, path);
+        g_autofree char *directory = g_path_get_dirname(path);
+        struct stat st, directory_st;
 
+        if (stat(directory, &directory_st) < 0)
+                return FALSE;
         if (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-                if (errno != ENOENT || !is_gone_alone(walk, path))
+                /* gone by itself, or with all that was there */
+                if (errno != ENOENT || (old && old->home != directory_st.st_dev))
                         return FALSE;
                 drop(walk, path);
                 return TRUE;
         }
         if (S_ISDIR(st.st_mode))
                 return FALSE;
-        if (!(S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)) || !look_at_file(walk, AT_FDCWD, path, path, &st))
+        if (!(S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)) ||
+            !look_at_file(walk, AT_FDCWD, path, path, &st, directory_st.st_dev))
                 drop(walk, path);
         return !walk->is_full;
 }
