@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <gio/gio.h>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "image/child.h"
 #include "image/inspect.h"
 
 #define WALL_SECONDS 30
-#define CPU_SECONDS 20
-#define MEMORY_BYTES (1024 * 1024 * 1024)
-#define FILE_BYTES 0
 #define OUTPUT_BYTES_MAX (4 * 1024 * 1024)
 #define JSON_DEPTH_MAX 32
 
@@ -39,25 +35,6 @@ static void question_free(Question *question)
 }
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Question, question_free)
-
-/* What an image can make a program do has its limits. */
-static void prepare_child(gpointer data)
-{
-        static const struct {
-                int resource;
-                rlim_t limit;
-        } limits[] = {
-                { RLIMIT_CPU, CPU_SECONDS },
-                { RLIMIT_AS, MEMORY_BYTES },
-                { RLIMIT_FSIZE, FILE_BYTES },
-                { RLIMIT_CORE, 0 },
-        };
-
-        for (guint i = 0; i < G_N_ELEMENTS(limits); i++)
-                setrlimit(limits[i].resource, &(struct rlimit){ limits[i].limit, limits[i].limit });
-        if (account_enter_child(data) < 0)
-                _exit(126);
-}
 
 static gboolean on_late(gpointer data)
 {
@@ -143,11 +120,8 @@ static void on_inspected(GPtrArray *layers, const GError *error, gpointer data)
                 return;
         }
         question->layers = g_ptr_array_ref(layers);
-        launcher =
-                g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
-        g_subprocess_launcher_set_cwd(launcher, "/");
-        g_subprocess_launcher_setenv(launcher, "LC_ALL", "C.UTF-8", TRUE);
-        g_subprocess_launcher_set_child_setup(launcher, prepare_child, question->account, NULL);
+        launcher = child_launcher(G_SUBPROCESS_FLAGS_STDOUT_PIPE | G_SUBPROCESS_FLAGS_STDERR_PIPE,
+                                  question->account);
         question->qemu_img =
                 g_subprocess_launcher_spawn(launcher, &failure, "qemu-img", "info", "--output=json", "-U",
                                             "-f", layer->format, "--", layer->source, NULL);
