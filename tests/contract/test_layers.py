@@ -7,7 +7,7 @@ import pytest
 from contract.interfaces import PROJECT, sources, text
 
 # A folder of the engine may use itself and those of a lower number.
-FLOORS = {"base": 0, "qmp": 1, "journal": 1, "graph": 2, "image": 2, "job": 3, "domain": 4}
+FLOORS = {"base": 0, "qmp": 1, "nbd": 1, "journal": 1, "graph": 2, "image": 2, "job": 3, "domain": 4}
 LINES_MAX = 600
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.MULTILINE)
 
