@@ -29,6 +29,7 @@
         X(Disk, BackupToFd, ACTION_START_JOB)             \
         X(Disk, Snapshot, ACTION_START_JOB)               \
         X(Disk, Resize, ACTION_START_JOB)                 \
+        X(Disk, Map, ACTION_START_JOB)                    \
         X(Job, Abort, ACTION_MANAGE_JOB)                  \
         X(Job, Pivot, ACTION_MANAGE_JOB)                  \
         X(Job, SetSpeed, ACTION_MANAGE_JOB)               \

@@ -284,6 +284,8 @@ const sd_bus_vtable disk_vtable[] = {
                                 request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD_WITH_ARGS("Resize", SD_BUS_ARGS("t", size, "a{sv}", options), SD_BUS_NO_RESULT,
                                 request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("Map", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("a(tttu)", ranges),
+                                request_dispatch, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL_WITH_ARGS("MirrorDropped", SD_BUS_ARGS("s", target, "s", destination), 0),
         CONSTANT("Domain", "o"),
         CONSTANT("Target", "s"),

@@ -77,10 +77,15 @@ static const struct {
         const char *job_type;
         gboolean has_target;
 } disk_methods[] = {
-        { run_Disk_Commit, "active-commit" },    { run_Disk_Copy, "copy", TRUE },
-        { run_Disk_CopyToFd, "copy" },           { run_Disk_Pull, "pull" },
-        { run_Disk_Backup, "backup", TRUE },     { run_Disk_BackupToFd, "backup" },
-        { run_Disk_Snapshot, "snapshot", TRUE }, { run_Disk_Resize, "resize" },
+        { run_Disk_Commit, "active-commit" },
+        { run_Disk_Copy, "copy", TRUE },
+        { run_Disk_CopyToFd, "copy" },
+        { run_Disk_Pull, "pull" },
+        { run_Disk_Backup, "backup", TRUE },
+        { run_Disk_BackupToFd, "backup" },
+        { run_Disk_Snapshot, "snapshot", TRUE },
+        { run_Disk_Resize, "resize" },
+        { run_Disk_Map, "map" },
 };
 
 /* What somebody is asked where there is no domain yet that the action's own words could name. */
@@ -366,7 +371,8 @@ void request_reply_object(Request *request, char *path)
 void request_reply_message(Request *request, sd_bus_message *reply)
 {
         changes_flush(request->service);
-        sd_bus_send(NULL, reply, NULL);
+        if (!request->answered)
+                sd_bus_send(NULL, reply, NULL);
         request_free(request);
 }
 

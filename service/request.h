@@ -82,6 +82,7 @@ void run_Disk_Backup(Request *request);
 void run_Disk_BackupToFd(Request *request);
 void run_Disk_Snapshot(Request *request);
 void run_Disk_Resize(Request *request);
+void run_Disk_Map(Request *request);
 void run_Job_Abort(Request *request);
 void run_Job_Pivot(Request *request);
 void run_Job_SetSpeed(Request *request);

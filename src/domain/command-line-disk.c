@@ -105,6 +105,36 @@ void line_add_nodes(CommandLine *line, const char *option, const DefinitionDisk 
                 add_layer(line, option, disk, chain, i - 1);
 }
 
+static JsonObject *read_only_node(CommandLine *line, const DefinitionDisk *disk, const GPtrArray *chain,
+                                  guint i)
+{
+        const OpenImage *image = chain->pdata[i];
+        JsonObject *file = file_node(line, disk, image), *node;
+
+        json_object_remove_member(file,
+                                  "aio"); /* it may depend on a cache mode, which does not matter here */
+        node = json_make("s:driver", image->format, "b:read-only", TRUE, "b:force-share", TRUE, "o:file",
+                         file, NULL);
+        if (i + 1 < chain->len)
+                json_object_set_object_member(node, "backing", read_only_node(line, disk, chain, i + 1));
+        else if (strcmp(image->format, "qcow2") == 0)
+                json_object_set_null_member(node, "backing");
+        return node;
+}
+
+char *definition_image(const DefinitionDisk *disk, const GPtrArray *chain, GError **error)
+{
+        CommandLine line = { 0 };
+        JsonObject *node = read_only_node(&line, disk, chain, 0);
+        g_autofree char *text = json_text(node);
+
+        json_object_unref(node);
+        if (!line.error)
+                return g_strconcat("json:", text, NULL);
+        g_propagate_error(error, line.error);
+        return NULL;
+}
+
 static void add_throttle(CommandLine *line, const DefinitionDisk *disk, const char *file, const char *name)
 {
         const DefinitionThrottle *throttle = &disk->throttle;

@@ -235,6 +235,7 @@ void domain_drop_connection(Domain *domain)
         for (guint i = 0; i < domain->jobs->len; i++)
                 job_connection_lost(domain->jobs->pdata[i]);
         qmp_connection_free(connection);
+        domain_map_connection_is_lost(domain);
 }
 
 void domain_detach(Domain *domain)
@@ -398,6 +399,8 @@ static void on_first_look(Domain *domain, const GError *error, gpointer data)
         else if (domain->lost)
                 domain->observer->connection_regained(domain, domain->observer_data);
         domain->lost = FALSE;
+        if (!error)
+                domain_clear_maps(domain);
         /* Nothing can be said of the jobs before QEMU has told of them. JobActive: it must not be asked, and
          * an event will tell when it may be. */
         if (error && !g_error_matches(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE))

@@ -205,6 +205,10 @@ GStrv definition_storage_command_line(const DefinitionDisk *disk, const GPtrArra
                                       const char *program, int monitor_fd, const char *export_path,
                                       GError **error);
 
+/* The images of `disk` as one text "json:{…}" that a program of QEMU's opens, read-only and without locks.
+ */
+char *definition_image(const DefinitionDisk *disk, const GPtrArray *chain, GError **error);
+
 /* The device of `disk` as QEMU's query-block names it: "/machine/peripheral/vda/virtio-backend" or the like.
  */
 char *definition_device_path(const DefinitionDisk *disk);

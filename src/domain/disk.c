@@ -81,17 +81,6 @@ void disk_set_job(Disk *disk, Job *job)
                 changed(disk, DISK_CHANGED_JOB);
 }
 
-static gboolean same_images(const Chain *a, const Chain *b)
-{
-        if (a->layers->len != b->layers->len)
-                return FALSE;
-        for (guint i = 0; i < a->layers->len; i++)
-                if (strcmp(chain_layer(a, i)->source, chain_layer(b, i)->source) != 0 ||
-                    strcmp(chain_layer(a, i)->format, chain_layer(b, i)->format) != 0)
-                        return FALSE;
-        return TRUE;
-}
-
 static guint compare(const Chain *old, const Chain *new)
 {
         static const Layer none = { (char *) "", (char *) "", (char *) "", (char *) "", 0, 0, FALSE };
@@ -122,7 +111,7 @@ gboolean disk_set_chain(Disk *disk, Chain *chain)
 
         disk->chain = chain;
         changed(disk, compare(old, chain));
-        return !same_images(old, chain);
+        return !chain_same_images(old, chain);
 }
 
 gboolean disk_take_pivot(Disk *disk, const Job *job)

@@ -38,6 +38,7 @@ Domain *domain_new(const char *name, Journal *journal, GHashTable *capability_ca
         domain->storages = g_ptr_array_new();
         domain->closing = g_ptr_array_new_with_free_func(g_free);
         domain->stopping = g_ptr_array_new_with_free_func(g_free);
+        domain->maps = g_ptr_array_new();
         domain->pidfd = -1;
         return domain;
 }
@@ -62,6 +63,7 @@ void domain_unref(Domain *domain)
         g_ptr_array_unref(domain->jobs);
         g_ptr_array_unref(domain->storages);
         g_ptr_array_unref(domain->closing);
+        g_ptr_array_unref(domain->maps);
         g_ptr_array_unref(domain->stopping);
         domain_unref(domain->of);
         definition_free(domain->definition);

@@ -120,6 +120,8 @@ struct Domain {
         gpointer attached_data;
 
         /* looks */
+        GPtrArray *maps;  /* struct Mapping: of its disks, the first is under way */
+        guint job_events; /* how often a job of QEMU's has begun or ended */
         struct Look *look;
         GArray *look_next;         /* who waits for the look after the one under way */
         gboolean streams_possible; /* a job of somebody else may be a block-stream */
@@ -221,6 +223,14 @@ gboolean domain_process_runs(const Domain *domain);
 void domain_close(Domain *domain, const char *reason, DomainDone closed, gpointer data);
 /* Takes it out of service: no handler is called any more. Its jobs lose their host. */
 void domain_remove(Domain *domain);
+
+/* map-qemu.c */
+/* Those that are waited for end with `error`; what they made in QEMU is removed. */
+void domain_end_maps(Domain *domain, const GError *error);
+void domain_map_connection_is_lost(Domain *domain);
+void domain_map_export_is_gone(Domain *domain, const char *id);
+/* After a look: what one of an earlier service left in QEMU is removed. */
+void domain_clear_maps(Domain *domain);
 
 /* control.c: what callers ask for */
 void domain_suspend(Domain *domain, DomainDone done, gpointer data);

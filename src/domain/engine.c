@@ -207,6 +207,11 @@ void engine_attach(Engine *engine, const char *name, const char *path, int fd, D
 
 static gboolean check_detach(const Domain *domain, gboolean force, GError **error)
 {
+        if (domain->maps->len > 0) {
+                g_set_error(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                            "a map of a disk of domain '%s' is being made: wait for that", domain->name);
+                return FALSE;
+        }
         for (guint i = 0; i < domain->jobs->len; i++) {
                 const Job *job = domain->jobs->pdata[i];
 

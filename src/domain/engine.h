@@ -55,9 +55,9 @@ void engine_start(Engine *engine, gboolean only_jobs, void (*done)(gpointer data
 /* From now on there are listeners: Ready and Completed of jobs go out. */
 void engine_may_tell(Engine *engine);
 
-/* No job stands where the guest is held, and no QEMU is being started. */
+/* No job stands where the guest is held, no QEMU is being started, and no map is made in one. */
 gboolean engine_is_calm(const Engine *engine);
-/* From now on no QEMU is started. */
+/* From now on no QEMU is started and no map made; those that are under way end. */
 void engine_refuse_starts(Engine *engine);
 /* Has the starts that are under way fail; answers whether there are any. After a few seconds there are none.
  */

@@ -410,6 +410,9 @@ static void handle_status_event(Domain *domain, JsonObject *data, gint64 when)
         const char *id = json_string(data, "id"), *status = json_string(data, "status");
         g_autoptr(Job) job = domain_job_by_qemu_id(domain, id);
 
+        if (g_strcmp0(status, "created") == 0 || g_strcmp0(status, "concluded") == 0 ||
+            g_strcmp0(status, "null") == 0)
+                domain->job_events++;
         if (job) {
                 job_ref(job);
                 job_seen_status(job, status, when);
@@ -494,6 +497,12 @@ static void handle_graph_event(Domain *domain, JsonObject *data, gint64 when)
         look_soon(domain);
 }
 
+static void handle_export_event(Domain *domain, JsonObject *data, gint64 when)
+{
+        domain_map_export_is_gone(domain, json_string(data, "id"));
+        handle_graph_event(domain, data, when);
+}
+
 static const struct {
         const char *name;
         void (*handle)(Domain *domain, JsonObject *data, gint64 when);
@@ -512,7 +521,7 @@ static const struct {
         { "SHUTDOWN", handle_shutdown_event },
         { "DEVICE_DELETED", handle_graph_event },
         { "DEVICE_TRAY_MOVED", handle_graph_event },
-        { "BLOCK_EXPORT_DELETED", handle_graph_event },
+        { "BLOCK_EXPORT_DELETED", handle_export_event },
 };
 
 void domain_handle_event(Domain *domain, const char *event, JsonObject *data, gint64 when)

@@ -56,6 +56,9 @@ gboolean engine_is_calm(const Engine *engine)
 {
         if (engine->starts > 0)
                 return FALSE;
+        for (guint i = 0; i < engine->domains->len; i++)
+                if (((Domain *) engine->domains->pdata[i])->maps->len > 0)
+                        return FALSE;
         for (guint i = 0; i < engine->jobs->len; i++) {
                 const Job *job = engine->jobs->pdata[i];
 

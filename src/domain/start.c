@@ -365,7 +365,11 @@ static void ignore(Domain *domain, const GError *error, gpointer data)
 
 void engine_refuse_starts(Engine *engine)
 {
+        g_autoptr(GError) error = g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED, "the service is stopping");
+
         engine->stopping = TRUE;
+        for (guint i = 0; i < engine->domains->len; i++)
+                domain_end_maps(engine->domains->pdata[i], error);
 }
 
 gboolean engine_end_starts(Engine *engine)

@@ -148,6 +148,17 @@ gboolean chain_same_nodes(const Chain *a, const Chain *b)
         return TRUE;
 }
 
+gboolean chain_same_images(const Chain *a, const Chain *b)
+{
+        if (a->layers->len != b->layers->len)
+                return FALSE;
+        for (guint i = 0; i < a->layers->len; i++)
+                if (strcmp(chain_layer(a, i)->source, chain_layer(b, i)->source) != 0 ||
+                    strcmp(chain_layer(a, i)->format, chain_layer(b, i)->format) != 0)
+                        return FALSE;
+        return TRUE;
+}
+
 Chain *chain_pivoted(const Chain *chain, const char *below, const char *source, const char *format)
 {
         guint depth = *below ? 0 : chain->layers->len;

@@ -29,6 +29,8 @@ void chain_free(Chain *chain);
 gboolean chain_equal(const Chain *a, const Chain *b);
 /* The same nodes in the same order, whatever is in them. */
 gboolean chain_same_nodes(const Chain *a, const Chain *b);
+/* The same files in the same order. */
+gboolean chain_same_images(const Chain *a, const Chain *b);
 /* What a chain becomes when the layer that is named `below` comes to its top, "" = none of its layers stays;
  * and where `source` is not NULL, a new layer above that. NULL where there is no such layer. */
 Chain *chain_pivoted(const Chain *chain, const char *below, const char *source, const char *format);

@@ -342,8 +342,9 @@ JsonNode *graph_devices_of_exports(JsonNode *exports, const char *target)
         JsonNode *node = json_node_new(JSON_NODE_ARRAY);
 
         for (guint i = 0; array && i < json_array_get_length(array); i++)
-                add_device(devices, json_string(json_element(array, i), "id"),
-                           json_string(json_element(array, i), "node-name"));
+                if (g_strcmp0(json_string(json_element(array, i), "id"), GRAPH_MAP_EXPORT) != 0)
+                        add_device(devices, json_string(json_element(array, i), "id"),
+                                   json_string(json_element(array, i), "node-name"));
         if (json_array_get_length(devices) == 0)
                 add_device(devices, target, first);
         json_node_take_array(node, devices);

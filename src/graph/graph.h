@@ -6,6 +6,9 @@
 /* The block graph of one QEMU as it said at one moment: nodes, edges and the devices on top. Never changed
  * after it was read; look again instead. */
 
+/* An export that serves to see where data lies, and stands for no device. */
+#define GRAPH_MAP_EXPORT "bj-map"
+
 typedef struct GraphNode GraphNode;
 
 typedef struct {
@@ -59,8 +62,8 @@ Graph *graph_new(JsonNode *block, JsonNode *named_nodes, JsonNode *block_graph, 
  * `old` is taken for a filter: of a job where it stands on a "backing" edge. */
 Graph *graph_renew(const Graph *old, JsonNode *block, JsonNode *block_graph, const char *stream,
                    GError **error);
-/* What query-block would say where the exports of query-block-exports were devices; `target`: without an
- * export its node "TARGET-0" is the device, for nothing moves it. */
+/* What query-block would say where the exports of query-block-exports were devices; `target`: those of maps
+ * are left out; without an export its node "TARGET-0" is the device, for nothing moves it. */
 JsonNode *graph_devices_of_exports(JsonNode *exports, const char *target);
 void graph_free(Graph *graph);
 

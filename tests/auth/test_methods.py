@@ -45,6 +45,7 @@ METHODS = {
     ("Disk", "BackupToFd"): lambda place: "(handle 0, @a{sv} {})",
     ("Disk", "Snapshot"): lambda place: body(place.target_path, {}),
     ("Disk", "Resize"): lambda place: "(uint64 67108864, @a{sv} {})",
+    ("Disk", "Map"): lambda place: body({}),
     ("Job", "Abort"): lambda place: body(options({"force": True})),
     ("Job", "Pivot"): lambda place: body({}),
     ("Job", "SetSpeed"): lambda place: "(uint64 0,)",

@@ -103,6 +103,10 @@ class Disk(Remote):
     def resize(self, size, **keywords):
         self.call("Resize", "(ta{sv})", size, options(keywords))
 
+    def map(self, **keywords):
+        """[(offset, length, flags, depth)]"""
+        return self.call("Map", "(a{sv})", options(keywords))[0]
+
     def _to_descriptor(self, member, descriptor, keywords):
         path, = self.call(member, "(ha{sv})", 0, options(keywords), descriptors=[descriptor])
         return Job(self.client, path)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Map: which layer holds what, byte for byte, of disks that QEMU has open."""
+
+import signal
+
+import pytest
+from gi.repository import GLib
+
+from kit import images
+from kit.bus import refused
+from kit.every_job import SLOW
+from kit.images import KIB, MIB
+from kit.maps import DATA, NOWHERE, ZERO, layered, part, written
+from kit.qmp import QmpError
+
+
+def left(machine):
+    """What a map may have left in QEMU."""
+    exports = [export["id"] for export in machine.qmp.execute("query-block-exports")]
+    nodes = [name for name in machine.nodes() if name == "bj-map"]
+    try:
+        machine.qmp.execute("nbd-server-stop")
+        return exports, nodes, True
+    except QmpError:
+        return exports, nodes, False
+
+
+def assert_clean(machine):
+    assert left(machine) == ([], [], False)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_each_layer_of_a_chain(lab, count):
+    chain, expected = layered(lab.directory, count)
+    machine, _, disk = lab.standard(chain)
+    assert disk.map() == expected
+    assert {depth for *_, depth in expected} == {*range(count), NOWHERE}
+    assert_clean(machine)
+    machine.quit()
+    images.assert_contents(chain.top, chain.contents[-1])
+
+
+@pytest.mark.parametrize("offset, length", [(0, 1), (1, 1), (5 * MIB - 1, 2), (MIB + 512, 3 * MIB + 7),
+                                            (images.SIZE - 1, 1), (0, images.SIZE)])
+def test_part_to_the_byte(lab, offset, length):
+    chain, expected = layered(lab.directory, 3)
+    _, _, disk = lab.standard(chain)
+    assert disk.map(offset=offset, length=length) == part(expected, offset, length)
+    assert disk.map(offset=offset) == part(expected, offset, images.SIZE - offset)
+
+
+def test_end_of_the_disk_is_an_empty_part(lab):
+    machine, _, disk = lab.standard()
+    assert disk.map(offset=images.SIZE) == []
+    assert_clean(machine)
+
+
+@pytest.mark.parametrize("values", [{"offset": images.SIZE + 1}, {"length": images.SIZE + 1},
+                                    {"offset": 1, "length": images.SIZE}, {"offset": (1 << 63) - 1},
+                                    {"offset": 1 << 63}, {"length": (1 << 64) - 1},
+                                    {"max_ranges": GLib.Variant("u", 524289)}, {"max_ranges": 5}, {"depth": 1}])
+def test_options_that_are_not_right(lab, values):
+    machine, _, disk = lab.standard()
+    with refused("InvalidArgument", *[key.replace("_", "-") for key in values]):
+        disk.map(**values)
+    assert_clean(machine)
+
+
+def test_limit_of_ranges(lab):
+    chain, expected = layered(lab.directory, 5)
+    machine, _, disk = lab.standard(chain)
+    enough = GLib.Variant("u", len(expected))
+    assert disk.map(max_ranges=enough) == expected
+    with refused("LimitExceeded", "offset", "max-ranges", expected[-1][0]):
+        disk.map(max_ranges=GLib.Variant("u", len(expected) - 1))
+    assert_clean(machine)
+
+
+def test_what_the_guest_has_just_written(lab):
+    """Its metadata is in QEMU's cache alone."""
+    machine, _, disk = lab.standard()
+    before = [[(0, 4 * MIB, DATA)], [(2 * MIB, 3 * MIB, DATA)]]
+    assert disk.map() == written(*before)
+    machine.write("vda", 7, MIB, 64 * KIB)
+    machine.write("vda", 8, 20 * MIB, MIB)
+    assert disk.map() == written(before[0], before[1] + [(MIB, 64 * KIB, DATA), (20 * MIB, MIB, DATA)])
+    assert_clean(machine)
+
+
+def test_zeros_and_discard(lab):
+    """What a layer says to be zero hides what is below, and holds no data."""
+    chain = images.two_layers(lab.directory)
+    images.run("qemu-io", "-f", "qcow2", "-c", "write -z 0 1M", "-c", "write -z 8M 1M", "-d", "unmap",
+               "-c", "discard 3M 1M", chain.top.path)
+    machine, _, disk = lab.standard(chain)
+    assert disk.map() == written([(0, 4 * MIB, DATA)],
+                                 [(2 * MIB, 3 * MIB, DATA), (0, MIB, ZERO), (8 * MIB, MIB, ZERO),
+                                  (3 * MIB, MIB, ZERO)])
+
+
+def test_raw_base_with_holes(lab):
+    """A raw image has all of the disk; what the file system has no block for reads as zeros."""
+    chain = images.two_layers(lab.directory, base_format="raw")
+    _, _, disk = lab.standard(chain)
+    assert disk.map() == written([(0, images.SIZE, ZERO), (0, 4 * MIB, DATA)], [(2 * MIB, 3 * MIB, DATA)])
+
+
+def test_raw_disk(lab):
+    chain = images.Chain(lab.directory).add([(1, MIB, MIB)], image_format="raw")
+    _, _, disk = lab.standard(chain)
+    # qemu-img allocates the first block of a new raw image.
+    assert disk.map() == written([(0, images.SIZE, ZERO), (0, 4 * KIB, DATA), (MIB, MIB, DATA)], granularity=4 * KIB)
+
+
+def test_shorter_layer(lab):
+    """What is behind its end reads as zeros because of it."""
+    chain = images.Chain(lab.directory)
+    chain.add([(1, 0, MIB)]).add([(2, MIB, MIB)], size=16 * MIB).add([(3, 2 * MIB, MIB)], size=images.SIZE)
+    _, _, disk = lab.standard(chain)
+    assert disk.map() == written([(0, MIB, DATA)], [(MIB, MIB, DATA), (16 * MIB, 16 * MIB, ZERO)],
+                                 [(2 * MIB, MIB, DATA)])
+
+
+@pytest.mark.parametrize("keywords", [{"throttle": {"iops-total": 1000}}, {"read_only": True}, {"share": True}])
+def test_disk_is_no_plain_one(lab, keywords):
+    chain, expected = layered(lab.directory, 3)
+    machine, _, disk = lab.standard(chain, **keywords)
+    assert disk.map() == expected
+    assert_clean(machine)
+
+
+def test_disk_without_medium(lab):
+    machine = lab.machine().add_empty_cd().start()
+    with refused("InvalidState", "medium"):
+        lab.attach(machine).disk("cd").map()
+    assert_clean(machine)
+
+
+def test_guest_is_paused_or_runs(lab):
+    chain, expected = layered(lab.directory, 2)
+    machine, _, disk = lab.standard(chain)
+    for command in ("cont", "stop"):
+        machine.qmp.execute(command)
+        assert disk.map() == expected
+
+
+def test_during_a_commit_and_after_it(lab):
+    """The filter of a job is no layer, and what the job copies does not change what the guest reads."""
+    machine, chain, disk = lab.slow()
+    expected = disk.map()
+    job = disk.commit(active=True, speed=SLOW)
+    assert disk.map() == expected
+    job.set_speed(0)
+    job.wait_ready()
+    assert disk.map() == expected
+    assert_clean(machine)
+    job.pivot()
+    assert disk.map() == written([(0, 4 * MIB, DATA)])
+    assert disk.sources() == [chain.base.path]
+
+
+def test_during_a_copy(lab):
+    machine, _, disk = lab.slow()
+    expected = disk.map()
+    job = disk.copy(f"{lab.directory}/copy.qcow2", speed=SLOW)
+    assert disk.map() == expected
+    job.abort()
+    assert disk.map() == expected
+    assert_clean(machine)
+
+
+def test_many_at_once(lab):
+    """They are answered one after the other, each rightly."""
+    chain, expected = layered(lab.directory, 3)
+    machine, _, disk = lab.standard(chain)
+    serials = [lab.client.call_later(disk.path, "Disk", "Map", "(a{sv})", {}) for _ in range(20)]
+    kinds = [lab.client.wait_reply(serial).kind for serial in serials]
+    assert kinds[:16] == ["reply"] * 16 and "error" in kinds[16:] or kinds == ["reply"] * 20
+    assert disk.map() == expected
+    assert_clean(machine)
+
+
+def test_somebody_elses_server(lab):
+    """It is left alone, with and without exports."""
+    machine, _, disk = lab.standard(share=True)
+    machine.qmp.execute("nbd-server-start",
+                        addr={"type": "unix", "data": {"path": f"{lab.directory}/other.nbd"}})
+    with refused("NotSupported", "NBD"):
+        disk.map()
+    machine.qmp.execute("block-export-add", id="other", type="nbd", node_name="vda-1", name="x")
+    with refused("NotSupported", "NBD"):
+        disk.map()
+    assert left(machine) == (["other"], [], True), "somebody else's server was ended"
+    assert disk.map()
+
+
+def test_qemu_ends_meanwhile(lab):
+    machine, _, disk = lab.standard()
+    machine.process.send_signal(signal.SIGSTOP)
+    serial = lab.client.call_later(disk.path, "Disk", "Map", "(a{sv})", {})
+    machine.kill()
+    assert lab.client.wait_reply(serial).kind == "error"
+    lab.domain_of(machine).wait("State", "crashed")
+    with refused("InvalidState"):
+        disk.map()
+
+
+@pytest.mark.parametrize("step", ["mark", "pass", "serve", "export", "exported", "mapped", "unexport",
+                                  "stop-server", "unmark"])
+def test_service_is_killed_in_between(lab, service, step):
+    """Its next start removes what is left, and a map is what it was."""
+    chain, expected = layered(lab.directory, 2)
+    machine, _, disk = lab.standard(chain)
+    service.restart(stop_at=f"map-{step}")
+    lab.client.call_later(disk.path, "Disk", "Map", "(a{sv})", {})
+    service.wait_gone()
+    service.restart()
+    assert_clean(machine)
+    assert disk.map() == expected
+    disk.resize(images.SIZE + MIB)
