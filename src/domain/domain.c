@@ -124,6 +124,7 @@ void domain_drop_job(Domain *domain, Job *job)
                 if (((Disk *) domain->disks->pdata[i])->job == job)
                         disk_set_job(domain->disks->pdata[i], NULL);
         g_ptr_array_remove(domain->jobs, job);
+        domain_map_job_is_gone(domain);
 }
 
 GPtrArray *domain_copy_jobs(Domain *domain)

@@ -228,6 +228,9 @@ void domain_remove(Domain *domain);
 /* Those that are waited for end with `error`; what they made in QEMU is removed. */
 void domain_end_maps(Domain *domain, const GError *error);
 void domain_map_connection_is_lost(Domain *domain);
+/* The nodes that it works on may go now; and the job has gone. */
+void domain_map_job_ends(Domain *domain);
+void domain_map_job_is_gone(Domain *domain);
 void domain_map_export_is_gone(Domain *domain, const char *id);
 /* After a look: what one of an earlier service left in QEMU is removed. */
 void domain_clear_maps(Domain *domain);

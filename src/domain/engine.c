@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/test-point.h"
+#include "job/resize.h"
 #include "domain/engine-private.h"
 
 Engine *engine_new(Journal *journal, Surroundings *surroundings, const EngineObserver *observer,
@@ -283,7 +284,8 @@ void engine_detach(Engine *engine, Domain *domain, gboolean force, DomainDone do
 
 /* ---- jobs ---- */
 
-static gboolean check_start(const Disk *disk, const Options *options, GError **error)
+static gboolean check_start(const Disk *disk, const JobDriver *driver, const Options *options,
+                            GError **error)
 {
         const Domain *domain = disk->domain;
 
@@ -306,6 +308,10 @@ static gboolean check_start(const Disk *disk, const Options *options, GError **e
                 g_set_error(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
                             "disk '%s' of domain '%s' is busy with %s '%s'", disk->target, domain->name,
                             disk->job->driver->silent ? disk->job->driver->type : "job", disk->job->id);
+        else if (driver == &resize_driver && domain->maps->len > 0)
+                g_set_error(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE,
+                            "a map of a disk of domain '%s' is being made, which holds its size: call again",
+                            domain->name);
         else if (domain->jobs->len >= JOBS_PER_DOMAIN_MAX)
                 g_set_error(error, BJ_ERROR, BJ_ERROR_LIMIT_EXCEEDED, "domain '%s' has %d jobs already",
                             domain->name, JOBS_PER_DOMAIN_MAX);
@@ -325,7 +331,7 @@ void engine_start_job(Disk *disk, const JobDriver *driver, Options *options, con
         job->options = options;
         if (target || fd >= 0)
                 job_set_target(job, target, fd);
-        if (!check_start(disk, options, &error) || (driver->check && !driver->check(job, &error))) {
+        if (!check_start(disk, driver, options, &error) || (driver->check && !driver->check(job, &error))) {
                 started(NULL, error, data);
                 return;
         }

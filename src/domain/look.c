@@ -413,6 +413,8 @@ static void handle_status_event(Domain *domain, JsonObject *data, gint64 when)
         if (g_strcmp0(status, "created") == 0 || g_strcmp0(status, "concluded") == 0 ||
             g_strcmp0(status, "null") == 0)
                 domain->job_events++;
+        if (g_strcmp0(status, "concluded") == 0)
+                domain_map_job_ends(domain);
         if (job) {
                 job_ref(job);
                 job_seen_status(job, status, when);

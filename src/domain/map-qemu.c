@@ -15,7 +15,8 @@
  * what is left of its map is removed. */
 
 #define ATTEMPTS 3
-#define END_SECONDS 5 /* how long a caller waits for the end of the export, when all is known */
+#define BLOCKED_SECONDS 10 /* how long it waits for the end of a job */
+#define END_SECONDS 5      /* how long a caller waits for the end of the export, when all is known */
 
 struct Mapping {
         Domain *domain;
@@ -29,6 +30,8 @@ struct Mapping {
         char *nodes;      /* of the disk, when it began */
         char *node;       /* its active layer */
         GArray *levels;   /* guint32: the depth in the disk's chain, of each level below `node` */
+        gboolean told;    /* the caller, before the end */
+        gboolean blocked; /* by the end of a job */
         gboolean moved;   /* the levels were others in between */
         GArray *ranges;
         GError *error;
@@ -62,7 +65,7 @@ static void reset(struct Mapping *mapping)
         g_array_set_size(mapping->levels, 0);
         close_descriptor(&mapping->listener);
         close_descriptor(&mapping->client);
-        mapping->moved = mapping->ending = mapping->waits = FALSE;
+        mapping->moved = mapping->ending = mapping->waits = mapping->blocked = FALSE;
         mapping->marked = mapping->passed = mapping->serving = mapping->exported = FALSE;
 }
 
@@ -94,8 +97,19 @@ static void tell(struct Mapping *mapping)
         MapDone done = mapping->done;
 
         mapping->done = NULL;
+        mapping->told |= done != NULL;
         if (done)
                 done(mapping->error ? NULL : mapping->ranges, mapping->error, mapping->data);
+}
+
+/* Those whose last steps wait for it. */
+static void let_jobs_go_on(Domain *domain)
+{
+        g_autoptr(GPtrArray) jobs = domain_copy_jobs(domain);
+
+        domain->host.is_mapping = FALSE;
+        for (guint i = 0; i < jobs->len; i++)
+                job_advance(jobs->pdata[i]);
 }
 
 static void next(Domain *domain)
@@ -108,7 +122,8 @@ static void finish(struct Mapping *mapping)
 {
         g_autoptr(Domain) domain = domain_ref(mapping->domain);
 
-        if (!mapping->error && mapping->moved) {
+        let_jobs_go_on(domain);
+        if (!mapping->error && mapping->moved && !mapping->told) {
                 if (++mapping->attempts < ATTEMPTS) {
                         begin(mapping);
                         return;
@@ -459,13 +474,44 @@ static void on_looked(Domain *domain, const GError *error, gpointer data)
                 fail(mapping, failure);
 }
 
+/* It is about to take nodes away that an export would hold, or QEMU holds the disk for it. */
+static const Job *ending_job(const Domain *domain)
+{
+        for (guint i = 0; i < domain->jobs->len; i++) {
+                const Job *job = domain->jobs->pdata[i];
+
+                if (!job->driver->external &&
+                    (job->status >= STATUS_WAITING || job->record.result != RESULT_NONE))
+                        return job;
+        }
+        return NULL;
+}
+
+static gboolean on_blocked_long(gpointer data)
+{
+        struct Mapping *mapping = data;
+        const Job *job = ending_job(mapping->domain);
+
+        mapping->timer = 0;
+        mapping->blocked = FALSE;
+        fail_new(mapping, BJ_ERROR_JOB_ACTIVE,
+                 "job '%s' in domain '%s' is ending, and takes its time: call again", job ? job->id : "",
+                 mapping->domain->name);
+        return G_SOURCE_REMOVE;
+}
+
 static void begin(struct Mapping *mapping)
 {
         reset(mapping);
         if (mapping->error)
                 finish(mapping);
-        else
+        else if (mapping->domain->host.qmp && ending_job(mapping->domain)) {
+                mapping->blocked = TRUE;
+                mapping->timer = g_timeout_add_seconds(BLOCKED_SECONDS, on_blocked_long, mapping);
+        } else {
+                mapping->domain->host.is_mapping = TRUE;
                 domain_look_then(mapping->domain, on_looked, mapping);
+        }
 }
 
 void domain_map(Domain *domain, const char *target, const char *server, const char *directory,
@@ -475,7 +521,7 @@ void domain_map(Domain *domain, const char *target, const char *server, const ch
         g_autoptr(GError) error = NULL;
         struct Mapping *mapping;
 
-        if (first && !first->done && first->error)
+        if (first && first->told)
                 g_set_error(&error, BJ_ERROR, BJ_ERROR_TIMEOUT,
                             "an earlier map of disk '%s' of domain '%s' has not ended in QEMU yet",
                             first->target, domain->name);
@@ -516,10 +562,28 @@ void domain_map_export_is_gone(Domain *domain, const char *id)
 /* Whatever waits for a reply gets one. */
 static void wake(struct Mapping *mapping)
 {
-        if (mapping->nbd || mapping->waits) {
-                mapping->waits = FALSE;
+        if (mapping->nbd || mapping->waits || mapping->blocked) {
+                mapping->waits = mapping->blocked = FALSE;
                 end(mapping);
         }
+}
+
+void domain_map_job_is_gone(Domain *domain)
+{
+        struct Mapping *first = domain->maps->len > 0 ? domain->maps->pdata[0] : NULL;
+
+        if (first && first->blocked && !ending_job(domain))
+                begin(first);
+}
+
+void domain_map_job_ends(Domain *domain)
+{
+        struct Mapping *first = domain->maps->len > 0 ? domain->maps->pdata[0] : NULL;
+
+        if (!first || !first->nbd)
+                return;
+        first->moved = TRUE;
+        end(first);
 }
 
 void domain_map_connection_is_lost(Domain *domain)
@@ -546,7 +610,8 @@ void domain_clear_maps(Domain *domain)
 {
         struct Mapping *mapping;
 
-        if (domain->maps->len > 0 || !(domain->of || graph_node(domain->host.graph, MAP_ID)))
+        if (domain->maps->len > 0 ||
+            !((domain->of && !domain->starting) || graph_node(domain->host.graph, MAP_ID)))
                 return;
         mapping = mapping_new(domain, "");
         mapping->exported = TRUE;

@@ -20,6 +20,7 @@ typedef struct {
 
 static void unopened_free(Unopened *unopened)
 {
+        unopened->engine->starts--;
         chain_free(unopened->chain);
         domain_unref(unopened->domain);
         g_free(unopened->target);
@@ -86,6 +87,7 @@ static void map_unopened(Engine *engine, Disk *disk, const MapPart *part, MapDon
                                 .part = *part,
                                 .done = done,
                                 .data = data };
+        engine->starts++; /* a program of its own is started as well */
         begin(unopened);
 }
 

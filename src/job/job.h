@@ -144,6 +144,8 @@ struct JobHost {
         gboolean may_tell; /* FALSE until the service has its name on the bus */
         /* The domain is started again from what is written down of it. */
         gboolean is_defined;
+        /* An export may hold nodes of its disks for a while; all jobs go on when it does not any more. */
+        gboolean is_mapping;
         /* No guest writes: there is nothing to wait for when a two-phase job is ready. */
         gboolean is_shut_off;
         /* Asks QEMU again for its graph and its jobs; `looked` is called when both are up to date. */

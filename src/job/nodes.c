@@ -23,7 +23,7 @@ StepState nodes_tidy_state(const Job *job)
 {
         if (job->tidied || job->gone)
                 return STEP_DONE;
-        return job_is_connected(job) ? STEP_DUE : STEP_WAIT;
+        return job_is_connected(job) && !job->host->is_mapping ? STEP_DUE : STEP_WAIT;
 }
 
 static void leave_behind(Job *job, char *text)

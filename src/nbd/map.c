@@ -25,10 +25,12 @@ enum { CHUNK_DONE = 1 };
 enum { CHUNK_NONE = 0, CHUNK_BLOCK_STATUS = 5, CHUNK_ERROR = 1 << 15 };
 enum { STATE_HOLE = 1, STATE_ZERO = 2 };
 
-#define EXTENTS_MAX 131072                        /* of one reply */
-#define PAYLOAD_MAX (4 + 8 * EXTENTS_MAX)         /* and an option's reply is far below that */
-#define OPTION_REPLIES_MAX 16                     /* to one option */
+#define EXTENTS_MAX 131072                /* of one reply */
+#define PAYLOAD_MAX (4 + 8 * EXTENTS_MAX) /* and an option's reply is far below that */
+#define OPTION_REPLIES_MAX 16             /* to one option */
+#define REQUEST_FIRST (G_GUINT64_CONSTANT(128) << 20)
 #define REQUEST_MAX (G_GUINT64_CONSTANT(2) << 30) /* a request has a length of 32 bits */
+#define QUICK_MICROSECONDS (G_USEC_PER_SEC / 4)   /* of an answer: the next request may be longer */
 #define READ_SIZE (64 * 1024)                     /* in one turn of the main loop */
 
 typedef enum { CONTEXT_ALLOCATION, CONTEXT_DEPTH, N_CONTEXTS } Context;
@@ -63,6 +65,8 @@ struct NbdMap {
         gboolean size_known;
 
         guint64 position, end, cookie;
+        guint64 step; /* bytes of the next request */
+        gint64 asked_at;
         guint64 asked;               /* bytes of the request under way */
         GArray *extents[N_CONTEXTS]; /* Extent, of its reply */
         GArray *ranges;
@@ -251,7 +255,8 @@ static gboolean ask(NbdMap *map, GError **error)
 {
         for (guint i = 0; i < N_CONTEXTS; i++)
                 g_array_set_size(map->extents[i], 0);
-        map->asked = MIN(map->end - map->position, REQUEST_MAX);
+        map->asked = MIN(map->end - map->position, map->step);
+        map->asked_at = g_get_monotonic_time();
         want(map, 20, take_chunk);
         return send_command(map, COMMAND_BLOCK_STATUS, map->position, (guint32) map->asked, error);
 }
@@ -314,6 +319,10 @@ static gboolean take_extents(NbdMap *map, GError **error)
                 if (depth_used == depth->length)
                         j++, depth_used = 0;
         }
+        if (g_get_monotonic_time() - map->asked_at < QUICK_MICROSECONDS)
+                map->step = MIN(2 * map->step, REQUEST_MAX);
+        else
+                map->step = MAX(map->step / 4, READ_SIZE);
         if (map->position < map->end)
                 return ask(map, error);
         send_command(map, COMMAND_DISCONNECT, 0, 0, NULL);
@@ -541,6 +550,7 @@ NbdMap *nbd_map_new(int fd, const char *export_name, const MapPart *part, NbdMap
         g_socket_set_blocking(map->socket, FALSE);
         map->export_name = g_strdup(export_name);
         map->part = *part;
+        map->step = REQUEST_FIRST;
         map->done = done;
         map->data = data;
         map->input = g_byte_array_new();

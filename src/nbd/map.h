@@ -6,7 +6,7 @@
 /* Which ranges of an export hold data, read as zeros, and from which level of its chain they come: as an NBD
  * server of QEMU tells it by "base:allocation" and "qemu:allocation-depth". */
 
-#define NBD_STILL_SECONDS 20  /* without a word from the server */
+#define NBD_STILL_SECONDS 10  /* without a word from the server */
 #define NBD_WHOLE_SECONDS 120 /* for all of it */
 
 typedef enum { RANGE_DATA = 1 << 0, RANGE_ZERO = 1 << 1 } RangeFlag;

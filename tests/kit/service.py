@@ -70,10 +70,13 @@ class Service:
             os.kill(self.pid(), signal.SIGKILL)
             self.wait_gone()
 
-    def terminate(self):
+    def terminate_later(self, pid):
         """SIGTERM: the orderly stop."""
         self.disturbed = True
-        os.kill(self.pid(), signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
+
+    def terminate(self):
+        self.terminate_later(self.pid())
         self.wait_gone()
 
     def launch(self, state_directory=None, variables=None, **points):

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Map: which layer holds what, byte for byte, of disks that QEMU has open."""
 
+import concurrent.futures
+import os
 import signal
+import subprocess
 
 import pytest
 from gi.repository import GLib
 
 from kit import images
-from kit.bus import refused
+from kit.bus import BusError, Client, refused
 from kit.every_job import SLOW
 from kit.images import KIB, MIB
 from kit.maps import DATA, NOWHERE, ZERO, layered, part, written
 from kit.qmp import QmpError
+from kit.waiting import wait_until
 
 
 def left(machine):
@@ -218,3 +222,116 @@ def test_service_is_killed_in_between(lab, service, step):
     assert_clean(machine)
     assert disk.map() == expected
     disk.resize(images.SIZE + MIB)
+
+
+def test_service_stops_in_between(lab, service):
+    """In order: it leaves nothing behind."""
+    machine, _, disk = lab.standard()
+    service.restart(wait_at="map-exported")
+    pid = service.pid()
+    serial = lab.client.call_later(disk.path, "Disk", "Map", "(a{sv})", {})
+    service.wait_stopped(pid)
+    service.terminate_later(pid)
+    service.resume(pid)
+    service.wait_gone()
+    assert lab.client.wait_reply(serial).kind == "error"
+    assert_clean(machine)
+
+
+def test_caller_goes_away(lab, service):
+    machine, _, disk = lab.standard()
+    service.restart(wait_at="map-exported")
+    pid = service.pid()
+    caller = Client(listen=False)
+    caller.call_later(disk.path, "Disk", "Map", "(a{sv})", {})
+    service.wait_stopped(pid)
+    caller.close()
+    service.resume(pid)
+    wait_until(lambda: "bj-map" not in machine.nodes(), "the end of the map")
+    assert_clean(machine)
+
+
+def test_jobs_begin_and_end_meanwhile(lab):
+    """Whatever QEMU's graph is at the moment, no wrong layer is told; and no job fails because of it."""
+    chain, expected = layered(lab.directory, 3)
+    machine, _, disk = lab.standard(chain)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        for number in range(6):
+            maps = [pool.submit(disk.map) for _ in range(3)]
+            disk.snapshot(f"{lab.directory}/over{number}.qcow2")
+            maps += [pool.submit(disk.map) for _ in range(3)]
+            job = disk.commit(active=True, shallow=True, auto="pivot", delete=True)
+            assert job.wait_completed("completed")[2] == ""
+            for future in maps:
+                try:
+                    found = future.result()
+                except BusError as error:
+                    assert error.short == "JobActive", error
+                else:
+                    above = [depth for *_, depth in found if depth != NOWHERE]
+                    shift = max(above) - 2
+                    assert [(offset, length, flags, depth if depth == NOWHERE else depth - shift)
+                            for offset, length, flags, depth in found] == expected
+    assert disk.map() == expected and disk.sources() == chain.paths()
+    assert_clean(machine)
+    assert set(machine.nodes()) == {f"vda-{number}{end}" for number in range(3) for end in ("", "-file")}
+
+
+@pytest.fixture
+def far_base(lab):
+    """(machine, disk, the process that has its base), which is reached over a network."""
+    chain = images.two_layers(lab.directory, base_format="raw")
+    path = f"{lab.directory}/far.nbd"
+    server = subprocess.Popen(["qemu-nbd", "--persistent", "--read-only", "-f", "raw", "-k", path, chain.base.path])
+    wait_until(lambda: os.path.exists(path), "the server of the base")
+    machine = lab.machine()
+    machine._blockdev(driver="nbd", node_name="vda-0", server={"type": "unix", "path": path}, read_only=True)
+    machine._blockdev(driver="file", node_name="vda-1-file", filename=chain.top.path)
+    machine._blockdev(driver="qcow2", node_name="vda-1", file="vda-1-file", backing="vda-0")
+    machine.arguments += ["-device", "virtio-blk-pci,id=vda,drive=vda-1"]
+    machine.start()
+    yield machine, lab.attach(machine).disk(), server
+    server.kill()
+    server.wait()
+
+
+def test_storage_hangs(lab, far_base):
+    """The call ends; what hangs in QEMU is gone when it does not any more, and QEMU answers all the time."""
+    machine, disk, server = far_base
+    expected = written([(0, images.SIZE, ZERO), (0, 4 * MIB, DATA)], [(2 * MIB, 3 * MIB, DATA)])
+    assert disk.map() == expected
+    server.send_signal(signal.SIGSTOP)
+    with refused("Timeout", "storage"):
+        disk.map()
+    assert machine.qmp.execute("query-status")
+    with refused("Timeout", "earlier"):
+        disk.map()
+    for call in (lambda: lab.domain_of(machine).detach(), lambda: disk.resize(2 * images.SIZE)):
+        with refused("JobActive", "map"):
+            call()
+    server.send_signal(signal.SIGCONT)
+    wait_until(lambda: "bj-map" not in machine.nodes(), "the end of the map")
+    assert_clean(machine)
+    assert disk.map() == expected
+
+
+def test_storage_hangs_and_qemu_dies(lab, far_base):
+    machine, disk, server = far_base
+    server.send_signal(signal.SIGSTOP)
+    serial = lab.client.call_later(disk.path, "Disk", "Map", "(a{sv})", {})
+    wait_until(lambda: machine.qmp.execute("query-block-exports"), "the export")
+    machine.kill()
+    assert lab.client.wait_reply(serial).kind == "error"
+    lab.domain_of(machine).wait("State", "crashed")
+
+
+def test_qemu_hangs(lab):
+    machine, _, disk = lab.standard()
+    expected = disk.map()
+    machine.process.send_signal(signal.SIGSTOP)
+    with refused("Timeout"):
+        disk.map()
+    machine.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: "bj-map" not in machine.nodes(), "the end of the map")
+    assert_clean(machine)
+    assert disk.map() == expected
