@@ -464,7 +464,8 @@ static gboolean take_option_payload(NbdMap *map, const guint8 *bytes, gsize leng
                 }
                 return TRUE;
         default: {
-                g_autofree char *said = g_utf8_make_valid((const char *) bytes, (gssize) MIN(length, 200));
+                g_autofree char *said =
+                        g_utf8_make_valid(length ? (const char *) bytes : "", (gssize) MIN(length, 200));
 
                 g_set_error(error, BJ_ERROR, BJ_ERROR_NOT_SUPPORTED,
                             "QEMU's NBD server refuses what a map needs: %s", said);
