@@ -33,6 +33,7 @@ VALUE(append_start_time, "t", job->start_time)
 VALUE(append_ready_time, "t", job->ready_time)
 VALUE(append_end_time, "t", job->concluded ? job->end_time : (gint64) 0)
 VALUE(append_guest_hold, "t", job->hold)
+VALUE(append_estimate, "t", job->estimate)
 VALUE(append_origin, "s", job->driver->external ? "external" : "blockjobd")
 VALUE(append_mode, "s", job->mode)
 
@@ -108,6 +109,7 @@ const Property job_properties[] = {
         { "StartTime", "t", append_start_time },
         { "ReadyTime", "t", append_ready_time },
         { "EndTime", "t", append_end_time },
+        { "Estimate", "t", append_estimate },
         { "GuestHold", "t", append_guest_hold },
         { "Error", "(ss)", append_error },
         { "Options", "a{sv}", append_options },
@@ -231,7 +233,7 @@ const sd_bus_vtable job_vtable[] = {
         CONSTANT("Disk", "o"),
         CONSTANT("DiskTarget", "s"),
         CONSTANT("Origin", "s"),
-        CONSTANT("QemuJobId", "s"),
+        CHANGING("QemuJobId", "s"),
         CHANGING("Ready", "b"),
         CHANGING("Current", "t"),
         CHANGING("Total", "t"),
@@ -243,6 +245,7 @@ const sd_bus_vtable job_vtable[] = {
         CONSTANT("Target", "s"),
         CONSTANT("StartedBy", "u"),
         CONSTANT("StartTime", "t"),
+        CONSTANT("Estimate", "t"),
         CHANGING("ReadyTime", "t"),
         CHANGING("EndTime", "t"),
         CHANGING("GuestHold", "t"),

@@ -50,6 +50,7 @@ static const ChangeRow job_rows[] = {
         { JOB_CHANGED_ERROR, { "Error" } },
         { JOB_CHANGED_HOLD, { "GuestHold" } },
         { JOB_CHANGED_MODE, { "Mode" } },
+        { JOB_CHANGED_QEMU_ID, { "QemuJobId" } },
         { 0 },
 };
 

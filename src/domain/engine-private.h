@@ -86,6 +86,10 @@ void engine_add_stale(Engine *engine, GPtrArray *paths, const char *base);
 void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooked done);
 void engine_images_spoiled(JobHost *host, Job *job, GPtrArray *images, const char *base);
 
+/* room.c: for a job's host */
+void engine_count_data(JobHost *host, Job *job, guint from, guint end,
+                       void (*counted)(guint64 bytes, const GError *error, gpointer data), gpointer data);
+
 /* stop.c */
 /* Maybe all of them: who waits for that is told. */
 void engine_jobs_ended(Domain *domain);

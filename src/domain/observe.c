@@ -338,6 +338,7 @@ void engine_watch_domain(Engine *engine, Domain *domain)
         domain->host.images = list_images;
         domain->host.check_overlays = engine_check_overlays;
         domain->host.spoiled = engine_images_spoiled;
+        domain->host.count_data = engine_count_data;
         domain->host.observer = &job_observer;
         domain->host.observer_data = engine;
         domain->host.may_tell = engine->may_tell;

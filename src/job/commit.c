@@ -10,6 +10,7 @@
 #include "job/files.h"
 #include "job/nodes.h"
 #include "job/plan.h"
+#include "job/room.h"
 #include "job/single-phase.h"
 #include "job/stages.h"
 #include "job/two-phase.h"
@@ -131,7 +132,7 @@ static void on_backing_planned(Job *job, const GError *error)
                 plan_header(job, job->end_node);
 }
 
-static void on_overlays_checked(Job *job, const GError *error)
+static void on_room_checked(Job *job, const GError *error)
 {
         if (error)
                 job_start_failed(job, error);
@@ -141,6 +142,14 @@ static void on_overlays_checked(Job *job, const GError *error)
                 job->target_node = g_strdup(job->end_node);
                 job_step_end(job);
         }
+}
+
+static void on_overlays_checked(Job *job, const GError *error)
+{
+        if (error)
+                job_start_failed(job, error);
+        else
+                room_check(job, job->target, on_room_checked);
 }
 
 static void on_examined(Job *job, const GError *error)
@@ -278,6 +287,7 @@ static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth
         job->target = g_strdup(below->source);
         job->target_format = g_strdup(below->format);
         job->target_was_read_only = below->read_only;
+        room_estimate(job, chain, top, base, below->allocated);
         examine(job, chain, top, first, base, on_examined);
 }
 

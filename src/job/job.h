@@ -67,6 +67,7 @@ typedef enum {
         JOB_CHANGED_ERROR = 1 << 9,
         JOB_CHANGED_PROGRESS = 1 << 10,
         JOB_CHANGED_MODE = 1 << 11,
+        JOB_CHANGED_QEMU_ID = 1 << 12,
 } JobChange;
 
 typedef struct Job Job;
@@ -163,6 +164,10 @@ struct JobHost {
         GPtrArray *(*images)(JobHost *host, const Job *job);
         /* Whether an overlay that no disk uses stands on one of these (char *, taken): ImageInUse. */
         void (*check_overlays)(JobHost *host, Job *job, GPtrArray *changed, JobLooked checked);
+        /* How many bytes of data the layers at these depths give to the disk, as QEMU says. */
+        void (*count_data)(JobHost *host, Job *job, guint from, guint end,
+                           void (*counted)(guint64 bytes, const GError *error, gpointer data),
+                           gpointer data);
         /* These (char *, taken) are invalid from now on: the job changes `base` under them. */
         void (*spoiled)(JobHost *host, Job *job, GPtrArray *images, const char *base);
         const JobObserver *observer;
@@ -240,6 +245,11 @@ struct Job {
         guint64 current, total, speed;
         /* Layers that are done, all of them, and what was copied for those that are done. */
         guint64 stage, stages, stages_copied;
+        guint64 estimate; /* bytes that it will write, as far as that was known when it began */
+        struct {
+                guint from, end; /* depths of the layers that are copied */
+                guint64 there;   /* bytes that have their place in the target already */
+        } room;                  /* for the plan alone */
         char *qemu_error;
         gboolean end_seen; /* an event told of its end */
         gboolean io_failed, no_space;

@@ -63,6 +63,7 @@ static const struct {
         { "total", G_STRUCT_OFFSET(Job, total) },
         { "speed", G_STRUCT_OFFSET(Job, speed) },
         { "fdset", G_STRUCT_OFFSET(Job, fdset) },
+        { "estimate", G_STRUCT_OFFSET(Job, estimate) },
         { "stage", G_STRUCT_OFFSET(Job, stage) },
         { "stages", G_STRUCT_OFFSET(Job, stages) },
         { "stages-copied", G_STRUCT_OFFSET(Job, stages_copied) },

@@ -57,6 +57,7 @@ static void begin(Job *job)
         job->stages_copied = job->current;
         g_free(job->qemu_id);
         job->qemu_id = job_make_qemu_id(job);
+        job_changed(job, JOB_CHANGED_QEMU_ID);
         job->record.accepted = job->record.stage_over = FALSE;
         job->status = STATUS_ABSENT;
         job->asked = DECISION_NONE;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "job/plan.h"
+#include "job/room.h"
 #include "job/target-uri.h"
 #include "job/target.h"
 
@@ -127,17 +128,42 @@ static gboolean plan_format(Job *job, const Layer *like, const Layer *backing)
         return FALSE;
 }
 
-static void on_examined(Job *job, const GError *error)
+static void on_room_checked(Job *job, const GError *error)
 {
-        Chain *chain = g_steal_pointer(&job->plan);
-
-        chain_free(chain);
         if (error) {
                 job_start_failed(job, error);
                 return;
         }
         job->target_node = g_strdup_printf("bj-%s-t", job->id);
         job_step_end(job);
+}
+
+/* Of a new file alone it is known what is in it. */
+static void on_overlays_checked(Job *job, const GError *error)
+{
+        if (error || !job->image->fresh || job->driver->silent)
+                on_room_checked(job, error);
+        else
+                room_check(job, job->target, on_room_checked);
+}
+
+static void on_examined(Job *job, const GError *error)
+{
+        g_autoptr(Chain) chain = g_steal_pointer(&job->plan);
+        GPtrArray *changed;
+
+        if (error) {
+                job_start_failed(job, error);
+                return;
+        }
+        room_estimate(job, chain, 0, job->image->backing ? 1 : chain->layers->len, 0);
+        if (job->image->fresh || job->image->protocol || job->image->fd >= 0) {
+                on_overlays_checked(job, NULL);
+                return;
+        }
+        changed = g_ptr_array_new_with_free_func(g_free);
+        g_ptr_array_add(changed, g_strdup(job->target));
+        plan_check_overlays(job, changed, on_overlays_checked);
 }
 
 static void examine(Job *job)

@@ -308,7 +308,9 @@ def assert_over(machine, chain, disk):
 @pytest.mark.parametrize("policy", [None, "report"])
 def test_full_target(tight, policy):
     machine, chain, disk, target, small = tight
-    job = disk.backup(target, on_target_error=policy)
+    with refused("NoSpace", os.strerror(ENOSPC)):
+        disk.backup(target, on_target_error=policy)
+    job = disk.backup(target, on_target_error=policy, force=True)
     result, error, message = job.wait_completed("failed")
     assert error == "org.blockjobd1.Error.NoSpace" and os.strerror(ENOSPC) in message
     assert_over(machine, chain, disk)

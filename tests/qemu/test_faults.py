@@ -181,8 +181,8 @@ class Tight:
         self.machine, _, self.disk = lab.standard(self.chain)
         self.target = f"{self.small.path}/target.qcow2" if kind in ("copy", "backup") else None
 
-    def start(self, policy):
-        return start(self.kind, self.lab, self.disk, policy, self.target)
+    def start(self, policy, **keywords):
+        return start(self.kind, self.lab, self.disk, policy, self.target, **keywords)
 
     def clean(self):
         self.machine.clean()
@@ -205,7 +205,7 @@ def tight(lab):
 @pytest.mark.parametrize("kind", READERS)
 def test_full(tight, kind):
     full = tight(kind)
-    result, error, message = full.start(None).wait_completed("failed")
+    result, error, message = full.start(None, force=True).wait_completed("failed")
     assert error == "org.blockjobd1.Error.NoSpace"
     assert ENOSPC in message
     assert_disk_as_before(full.machine, full.chain, full.disk)
