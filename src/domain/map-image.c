@@ -57,16 +57,14 @@ static gboolean on_late(gpointer data)
 
 static void take_ranges(Closed *closed, const GArray *ranges)
 {
-        closed->ranges = g_array_new(FALSE, FALSE, sizeof(MapRange));
-        for (guint i = 0; i < ranges->len && !closed->error; i++) {
-                MapRange range = g_array_index(ranges, MapRange, i);
+        g_autoptr(GArray) levels = g_array_new(FALSE, FALSE, sizeof(guint32));
 
-                if (range.depth > closed->layers)
-                        closed->error = g_error_new(BJ_ERROR, BJ_ERROR_FAILED,
-                                                    "qemu-nbd tells of more layers than there are");
-                range.depth--; /* 0 becomes MAP_NOWHERE */
-                map_add(closed->ranges, &range);
-        }
+        for (guint32 i = 0; i < closed->layers; i++)
+                g_array_append_val(levels, i);
+        closed->ranges = map_depths(ranges, levels);
+        if (!closed->ranges)
+                closed->error = g_error_new(BJ_ERROR, BJ_ERROR_FAILED,
+                                            "qemu-nbd tells of more layers than there are");
 }
 
 static void on_mapped(GArray *ranges, const GError *error, gpointer data)

@@ -62,7 +62,7 @@ static void reset(struct Mapping *mapping)
         g_clear_pointer(&mapping->nodes, g_free);
         g_clear_pointer(&mapping->node, g_free);
         g_clear_pointer(&mapping->ranges, g_array_unref);
-        g_array_set_size(mapping->levels, 0);
+        g_clear_pointer(&mapping->levels, g_array_unref);
         close_descriptor(&mapping->listener);
         close_descriptor(&mapping->client);
         mapping->moved = mapping->ending = mapping->waits = mapping->blocked = FALSE;
@@ -72,7 +72,6 @@ static void reset(struct Mapping *mapping)
 static void mapping_free(struct Mapping *mapping)
 {
         reset(mapping);
-        g_array_unref(mapping->levels);
         g_clear_error(&mapping->error);
         domain_unref(mapping->domain);
         g_free(mapping->target);
@@ -87,7 +86,6 @@ static struct Mapping *mapping_new(Domain *domain, const char *target)
 
         mapping->domain = domain_ref(domain);
         mapping->target = g_strdup(target);
-        mapping->levels = g_array_new(FALSE, FALSE, sizeof(guint32));
         mapping->listener = mapping->client = -1;
         return mapping;
 }
@@ -251,66 +249,13 @@ static void fail_new(struct Mapping *mapping, int code, const char *format, ...)
         fail(mapping, error);
 }
 
-/* ---- which layer a level is ---- */
-
-static GraphNode *below(const GraphNode *node)
-{
-        return graph_is_filter(node) ? graph_filtered(node) : graph_child(node, "backing");
-}
-
-static char *list_nodes(const Domain *domain, const Disk *disk)
-{
-        const GraphRoot *root = graph_root(domain->host.graph, disk->device);
-        GString *text = g_string_new(NULL);
-
-        for (const GraphNode *node = root ? root->node : NULL; node; node = below(node))
-                g_string_append_printf(text, "%s ", node->name);
-        return g_string_free(text, FALSE);
-}
-
-static guint depth_of(const Chain *chain, GraphNode *node)
-{
-        const GraphNode *layer = graph_skip_filters(node);
-        guint depth = 0;
-
-        /* What a filter passes through, QEMU says to be the filter's. */
-        while (layer && depth < chain->layers->len &&
-               strcmp(chain_layer(chain, depth)->node, layer->name) != 0)
-                depth++;
-        return depth;
-}
-
-static void take_levels(struct Mapping *mapping, const Disk *disk)
-{
-        for (GraphNode *node = graph_node(mapping->domain->host.graph, mapping->node); node;
-             node = below(node)) {
-                guint32 depth = depth_of(disk->chain, node);
-
-                g_array_append_val(mapping->levels, depth);
-        }
-}
-
-static gboolean take_ranges(struct Mapping *mapping, const GArray *ranges)
-{
-        g_clear_pointer(&mapping->ranges, g_array_unref);
-        mapping->ranges = g_array_new(FALSE, FALSE, sizeof(MapRange));
-        for (guint i = 0; i < ranges->len; i++) {
-                MapRange range = g_array_index(ranges, MapRange, i);
-
-                if (range.depth > mapping->levels->len)
-                        return FALSE;
-                range.depth =
-                        range.depth ? g_array_index(mapping->levels, guint32, range.depth - 1) : MAP_NOWHERE;
-                map_add(mapping->ranges, &range);
-        }
-        return TRUE;
-}
+/* ---- the ranges ---- */
 
 static void on_looked_again(Domain *domain, const GError *error, gpointer data)
 {
         struct Mapping *mapping = data;
         const Disk *disk = domain_disk(domain, mapping->target);
-        g_autofree char *nodes = disk && !error ? list_nodes(domain, disk) : NULL;
+        g_autofree char *nodes = disk && !error ? map_list_nodes(domain, disk) : NULL;
 
         take_error(mapping, error);
         mapping->moved =
@@ -321,14 +266,13 @@ static void on_looked_again(Domain *domain, const GError *error, gpointer data)
 static void on_mapped(GArray *ranges, const GError *error, gpointer data)
 {
         struct Mapping *mapping = data;
-        /* It was the first to hear that the levels are others. */
-        gboolean makes_sense = ranges && take_ranges(mapping, ranges);
 
         if (error)
                 fail(mapping, error);
         else {
                 test_point("map-mapped");
-                if (!makes_sense)
+                mapping->ranges = map_depths(ranges, mapping->levels);
+                if (!mapping->ranges) /* it was the first to hear that the levels are others */
                         mapping->job_events--;
                 g_clear_pointer(&mapping->nbd, nbd_map_free);
                 domain_look_then(mapping->domain, on_looked_again, mapping);
@@ -463,9 +407,9 @@ static void on_looked(Domain *domain, const GError *error, gpointer data)
                 return;
         }
         mapping->job_events = domain->job_events;
-        mapping->nodes = list_nodes(domain, disk);
+        mapping->nodes = map_list_nodes(domain, disk);
         mapping->node = g_strdup(active->node);
-        take_levels(mapping, disk);
+        mapping->levels = map_levels(domain, disk);
         if (!mapping->server)
                 qmp_execute(domain->host.qmp, "query-block-exports", NULL, on_exports, mapping);
         else if ((mapping->client = nbd_connect(mapping->server, &failure)) >= 0)

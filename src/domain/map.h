@@ -15,6 +15,14 @@
  * 0 = the active layer. NULL with `error`. */
 typedef void (*MapDone)(GArray *ranges, const GError *error, gpointer data);
 
+/* map-levels.c: what QEMU's levels are */
+/* Names of all nodes of the disk that its data goes through, top first. */
+char *map_list_nodes(const Domain *domain, const Disk *disk);
+/* guint32: the depth in the disk's chain, of each level from its active layer down. */
+GArray *map_levels(const Domain *domain, const Disk *disk);
+/* The same ranges with the depths of `levels`; NULL where there are not as many. */
+GArray *map_depths(const GArray *ranges, const GArray *levels);
+
 /* map-qemu.c: by the QEMU or storage daemon that has the disk `target` open. `server` is the socket of the
  * daemon's own NBD server; NULL: one is started for the time of the map, on a socket that is made in
  * `directory`. A job that begins or ends meanwhile changes what the levels are: then it is done again. Calls
