@@ -62,7 +62,7 @@ def test_end_of_the_disk_is_an_empty_part(lab):
 @pytest.mark.parametrize("values", [{"offset": images.SIZE + 1}, {"length": images.SIZE + 1},
                                     {"offset": 1, "length": images.SIZE}, {"offset": (1 << 63) - 1},
                                     {"offset": 1 << 63}, {"length": (1 << 64) - 1},
-                                    {"max_ranges": GLib.Variant("u", 524289)}, {"max_ranges": 5}, {"depth": 1}])
+                                    {"max_ranges": GLib.Variant("u", 131073)}, {"max_ranges": 5}, {"depth": 1}])
 def test_options_that_are_not_right(lab, values):
     machine, _, disk = lab.standard()
     with refused("InvalidArgument", *[key.replace("_", "-") for key in values]):
