@@ -9,8 +9,26 @@
 static const char *const formats[] = { "qcow2", "raw", NULL };
 static const OptionRule rules[] = { { "format", 's', .values = formats }, { .key = NULL } };
 
+static int append_texts(sd_bus_message *reply, const char *name, const GPtrArray *texts)
+{
+        int r = sd_bus_message_open_container(reply, 'e', "sv");
+
+        if (r >= 0)
+                r = sd_bus_message_append(reply, "s", name);
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'v', "as");
+        if (r >= 0)
+                r = sd_bus_message_open_container(reply, 'a', "s");
+        for (guint i = 0; r >= 0 && i < texts->len; i++)
+                r = sd_bus_message_append(reply, "s", texts->pdata[i]);
+        for (guint i = 0; r >= 0 && i < 3; i++)
+                r = sd_bus_message_close_container(reply);
+        return r;
+}
+
+/* `unknown` NULL: it is said with another layer. */
 static int append_layer(sd_bus_message *reply, guint depth, const ImageLayer *layer, const GPtrArray *users,
-                        gboolean stale)
+                        gboolean stale, const GPtrArray *unknown)
 {
         int r = sd_bus_message_open_container(reply, 'a', "{sv}");
 
@@ -21,22 +39,14 @@ static int append_layer(sd_bus_message *reply, guint depth, const ImageLayer *la
                                           layer->allocated, "backing", "s", layer->backing, "backing-format",
                                           "s", layer->backing_format, "stale", "b", stale);
         if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'e', "sv");
-        if (r >= 0)
-                r = sd_bus_message_append(reply, "s", "users");
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'v', "as");
-        if (r >= 0)
-                r = sd_bus_message_open_container(reply, 'a', "s");
-        for (guint i = 0; r >= 0 && i < users->len; i++)
-                r = sd_bus_message_append(reply, "s", users->pdata[i]);
-        for (guint i = 0; r >= 0 && i < 4; i++)
-                r = sd_bus_message_close_container(reply);
-        return r;
+                r = append_texts(reply, "users", users);
+        if (r >= 0 && unknown)
+                r = append_texts(reply, "unknown", unknown);
+        return r >= 0 ? sd_bus_message_close_container(reply) : r;
 }
 
 static void on_seen(const GPtrArray *layers, const GPtrArray *users, const gboolean *stale,
-                    const GError *error, gpointer data)
+                    const GPtrArray *unknown, const GError *error, gpointer data)
 {
         Request *request = data;
         sd_bus_message *reply = NULL;
@@ -50,7 +60,8 @@ static void on_seen(const GPtrArray *layers, const GPtrArray *users, const gbool
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "a{sv}");
         for (guint i = 0; r >= 0 && i < layers->len; i++)
-                r = append_layer(reply, i, layers->pdata[i], users->pdata[i], stale[i]);
+                r = append_layer(reply, i, layers->pdata[i], users->pdata[i], stale[i],
+                                 i == 0 ? unknown : NULL);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r < 0)

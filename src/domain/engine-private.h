@@ -82,7 +82,10 @@ void engine_see_stale(Engine *engine, gboolean unchanged, StaleSeen seen, gpoint
 /* `paths` (char *) is taken. */
 void engine_add_stale(Engine *engine, GPtrArray *paths, const char *base);
 
-/* overlays.c: for a job's host */
+/* overlays.c */
+/* Texts: of which images it is not known what they stand on, and why. */
+GPtrArray *engine_list_unknown(Engine *engine);
+/* For a job's host: */
 void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooked done);
 void engine_images_spoiled(JobHost *host, Job *job, GPtrArray *images, const char *base);
 

@@ -35,7 +35,7 @@ typedef struct {
         void (*job_concluded)(Job *job, gpointer data);
         /* The list of unfinished jobs is another. */
         void (*jobs_changed)(gpointer data);
-        /* `domain` and `job` may be NULL. */
+        /* `job` may be NULL. */
         void (*warning)(Domain *domain, Job *job, const char *text, gpointer data);
         void (*record_set_aside)(const char *path, const char *why, gpointer data);
 } EngineObserver;
@@ -93,9 +93,10 @@ void engine_start_domain(Engine *engine, Domain *domain, gboolean force, DomainD
 void engine_destroy(Domain *domain, DomainDone done, gpointer data);
 
 /* `layers`: ImageLayer of image/inspect.h, top first; for each of them, `users`: a GPtrArray of texts,
- * `stale`: whether it, or one that it is read through, is invalid (gboolean). */
+ * `stale`: whether it, or one that it is read through, is invalid. `unknown` (texts): images and directories
+ * of which it is not known what they stand on. */
 typedef void (*ImageSeen)(const GPtrArray *layers, const GPtrArray *users, const gboolean *stale,
-                          const GError *error, gpointer data);
+                          const GPtrArray *unknown, const GError *error, gpointer data);
 /* `format` NULL: as its first bytes say. Errors: NoSuchImage, InvalidArgument, LimitExceeded, Failed. */
 void engine_inspect_image(Engine *engine, const char *path, const char *format, ImageSeen seen,
                           gpointer data);

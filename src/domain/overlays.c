@@ -125,6 +125,35 @@ static gboolean check_one(const Check *check, guint index, const GPtrArray *stal
         return TRUE;
 }
 
+GPtrArray *engine_list_unknown(Engine *engine)
+{
+        g_autoptr(GPtrArray) images = engine->index ? image_index_unknown(engine->index) : NULL;
+        GPtrArray *texts = g_ptr_array_new_with_free_func(g_free);
+
+        for (guint i = 0; images && i < images->len; i++) {
+                const ImageUnknown *image = images->pdata[i];
+
+                g_ptr_array_add(texts, g_strdup_printf("'%s': %s", image->path, image->why));
+        }
+        return texts;
+}
+
+/* It is no reason to refuse a job, for nothing could be done about it. */
+static void warn_of_unknown(const Check *check)
+{
+        g_autoptr(GPtrArray) texts = engine_list_unknown(check->engine);
+        g_autofree char *text = NULL;
+
+        if (texts->len == 0 || !check->job->host)
+                return;
+        text = g_strdup_printf(
+                "of %u images or directories it is not known whether they stand on an image that the "
+                "job changes, the first is %s",
+                texts->len, (const char *) texts->pdata[0]);
+        check->engine->observer->warning(domain_shown((Domain *) check->job->host), check->job, text,
+                                         check->engine->data);
+}
+
 static void on_stale_seen(const GPtrArray *stale, gpointer data)
 {
         Check *check = data;
@@ -133,6 +162,8 @@ static void on_stale_seen(const GPtrArray *stale, gpointer data)
         for (guint i = 0;
              check->engine->index && i < check->changed->len && check_one(check, i, stale, &error); i++)
                 ;
+        if (!error)
+                warn_of_unknown(check);
         g_clear_pointer(&check->job->spoiled, g_ptr_array_unref);
         check->job->spoiled = g_ptr_array_ref(check->spoiled);
         check->done(check->job, error);
@@ -153,12 +184,7 @@ static void on_refreshed(gboolean complete, gpointer data)
         Check *check = data;
         g_autoptr(GTask) task = g_task_new(NULL, NULL, on_identified, NULL);
 
-        if (!complete && check->job->host)
-                check->engine->observer->warning(NULL, check->job,
-                                                 "not all image directories could be looked through: an "
-                                                 "overlay may stand on an image "
-                                                 "that the job changes",
-                                                 check->engine->data);
+        (void) complete; /* those that did not answer are among the unknown */
         g_task_set_task_data(task, check, NULL);
         g_task_run_in_thread(task, identify_all);
 }

@@ -88,6 +88,7 @@ static void on_stale_seen(const GPtrArray *stale, gpointer data)
 {
         Look *look = data;
         g_autofree gboolean *is_stale = g_new0(gboolean, look->layers->len);
+        g_autoptr(GPtrArray) unknown = NULL;
 
         /* Whoever reads through an invalid one is no better. */
         for (guint i = look->layers->len; i-- > 0;) {
@@ -98,7 +99,8 @@ static void on_stale_seen(const GPtrArray *stale, gpointer data)
                 if (look->engine->index)
                         add_overlays(look, i);
         }
-        look->seen(look->layers, look->users, is_stale, NULL, look->data);
+        unknown = engine_list_unknown(look->engine);
+        look->seen(look->layers, look->users, is_stale, unknown, NULL, look->data);
         look_free(look);
 }
 
@@ -126,7 +128,7 @@ static void on_inspected(GPtrArray *layers, const GError *error, gpointer data)
         Look *look = data;
 
         if (error) {
-                look->seen(NULL, NULL, NULL, error, look->data);
+                look->seen(NULL, NULL, NULL, NULL, error, look->data);
                 look->layers = g_ptr_array_new();
                 look_free(look);
                 return;

@@ -205,3 +205,13 @@ def test_image_that_is_not_the_users(off, own):
     give(chain.top.path)
     disk.pull().wait_completed("completed")
     wait_until(lambda: not storage_daemons(), "the storage daemon to end")
+
+
+def test_restartable_commit(off, own):
+    """Layer by layer, in one storage daemon."""
+    domain, disk, chain = off
+    job = disk.commit(active=True, restartable=True, delete=True)
+    job.wait_completed("completed")
+    assert disk.sources() == [chain.base.path] == domain.xml_source()
+    assert [os.path.exists(layer.path) for layer in chain.layers] == [True, False, False]
+    images.assert_contents(chain.base, chain.contents[2])

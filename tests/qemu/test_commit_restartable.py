@@ -153,3 +153,32 @@ def test_names_in_headers(lab, relative):
     disk.commit(top="[1]", base="[4]", restartable=True, relative=relative).wait_completed("completed")
     name = os.path.basename(chain.base.path) if relative else chain.base.path
     assert disk["Chain"][0]["backing"] == name
+
+
+def bytes_of_a_commit_that_is_given_up_at_its_end(lab, name, restartable):
+    """And is done again: bytes that QEMU has written."""
+    directory = f"{lab.directory}/{name}"
+    os.mkdir(directory)
+    chain = five_layers(directory)
+    machine, _, disk = lab.standard(chain)
+    values = {"top": chain.layers[3].path, "base": chain.base.path, "restartable": restartable}
+    lab.service.restart(wait_at="check-pending", **{"pass": "2" if restartable else "0"})
+    before = written(machine)
+    job = disk.commit(**values)
+    lab.service.wait_stopped(lab.service.pid())
+    lab.client.call_later(job.path, "Job", "Abort", "(a{sv})", {})
+    lab.service.resume(lab.service.pid())
+    job.wait_completed("cancelled")
+    disk.commit(**values).wait_completed("completed")
+    total = written(machine) - before
+    machine.quit()
+    images.assert_contents(chain.base, chain.contents[3])
+    return total
+
+
+def test_bytes_beside_a_plain_commit(lab):
+    """Of three layers with 1 MiB each: all of it twice, or one layer twice."""
+    plain = bytes_of_a_commit_that_is_given_up_at_its_end(lab, "plain", False)
+    restartable = bytes_of_a_commit_that_is_given_up_at_its_end(lab, "restartable", True)
+    print(f"bytes written: plain {plain}, restartable {restartable}")
+    assert plain >= 6 * MIB and 4 * MIB <= restartable < 5 * MIB

@@ -175,3 +175,36 @@ def test_what_a_commit_leaves_over(lab, image_directory):
     os.unlink(left.path)
     disk.commit(top="[1]", base="[2]").wait_completed("completed")
     disk.commit(auto="pivot").wait_completed("completed")
+
+
+def test_unknown(lab, image_directory):
+    """What cannot be read is not taken for unused, and not for a user: it is told, and jobs go on."""
+    chain = images.layers(lab.directory, 3)
+    _, _, disk = lab.standard(chain)
+    broken = f"{image_directory}/broken.qcow2"
+    with open(broken, "wb") as file:
+        file.write(b"QFI\xfb" + b"\xff" * 60)
+    os.mkfifo(f"{image_directory}/fifo")
+    layers, = lab.client.call("/org/blockjobd1", "Manager", "InspectImage", "(sa{sv})", chain.top.path, {})
+    assert [text.split(":")[0] for text in layers[0]["unknown"]] == [f"'{broken}'"] and "unknown" not in layers[1]
+    position = lab.service.log.size()
+    disk.commit(top="[1]", base="[2]").wait_completed("completed")
+    assert broken in lab.service.log.since(position)
+
+
+def test_ten_thousand_images(lab, image_directory):
+    """With a pipe and what is no image among them: a commit is refused for the one that stands on its base."""
+    chain = images.layers(lab.directory, 3)
+    _, _, disk = lab.standard(chain)
+    path = overlay(image_directory, chain.base)
+    with open(path, "rb") as file:
+        header = file.read()
+    other = header.replace(chain.base.path.encode(), b"/".ljust(len(chain.base.path), b"x"))
+    for number in range(10000):
+        with open(f"{image_directory}/{number}.qcow2", "wb") as file:
+            file.write(other[:65536])
+    os.mkfifo(f"{image_directory}/fifo")
+    with refused("ImageInUse", path):
+        disk.commit(top="[1]", base="[2]")
+    os.unlink(path)
+    disk.commit(top="[1]", base="[2]").wait_completed("completed")
