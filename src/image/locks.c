@@ -32,16 +32,18 @@ static guint count_in(const char *path, const char *name)
         return count;
 }
 
-static guint count_of_process(const char *pid, const char *name)
+/* -1: it cannot be seen. */
+static int count_of_process(const char *pid, const char *name)
 {
         g_autofree char *path = g_build_filename("/proc", pid, "fdinfo", NULL);
         g_autoptr(GDir) directory = g_dir_open(path, 0, NULL);
-        guint count = 0;
+        int count = 0;
 
-        for (const char *entry = directory ? g_dir_read_name(directory) : NULL; entry;
-             entry = g_dir_read_name(directory)) {
+        if (!directory)
+                return -1;
+        for (const char *entry = g_dir_read_name(directory); entry; entry = g_dir_read_name(directory)) {
                 g_autofree char *file = g_build_filename(path, entry, NULL);
-                count += count_in(file, name);
+                count += (int) count_in(file, name);
         }
         return count;
 }
@@ -63,19 +65,20 @@ GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but)
 {
         GPtrArray *holders = g_ptr_array_new_with_free_func(holder_free);
         g_autofree char *name = name_of(device, inode), *ours = g_strdup_printf("%u", but);
-        guint known = but ? count_of_process(ours, name) : 0, all = count_in("/proc/locks", name);
+        int known = but ? count_of_process(ours, name) : 0, all = (int) count_in("/proc/locks", name);
         g_autoptr(GDir) processes = NULL;
 
-        /* All processes are looked at only where there is somebody to be found. */
-        if (all <= known)
+        /* All processes are looked at only where there is somebody to be found; and not where the one whose
+         * locks are to be there cannot be told from the others. */
+        if (known < 0 || all <= known)
                 return holders;
         processes = g_dir_open("/proc", 0, NULL);
         for (const char *pid = processes ? g_dir_read_name(processes) : NULL; pid;
              pid = g_dir_read_name(processes)) {
-                guint count =
+                int count =
                         g_ascii_isdigit(*pid) && strcmp(pid, ours) != 0 ? count_of_process(pid, name) : 0;
 
-                if (count == 0)
+                if (count <= 0)
                         continue;
                 known += count;
                 add(holders, device, inode, pid);
