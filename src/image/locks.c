@@ -3,7 +3,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 static void holder_free(gpointer data)
 {
@@ -32,19 +35,38 @@ static guint count_in(const char *path, const char *name)
         return count;
 }
 
+/* What a process has open is told to whoever may trace it: to root only with a capability that the service
+ * is better without, and to the process's own user. */
+static GDir *open_as_its_user(const char *path)
+{
+        struct stat st;
+
+        if (stat(path, &st) < 0)
+                return NULL;
+        setfsgid(st.st_gid);
+        setfsuid(st.st_uid);
+        return g_dir_open(path, 0, NULL);
+}
+
+static void become_oneself(void)
+{
+        setfsuid(geteuid());
+        setfsgid(getegid());
+}
+
 /* -1: it cannot be seen. */
 static int count_of_process(const char *pid, const char *name)
 {
         g_autofree char *path = g_build_filename("/proc", pid, "fdinfo", NULL);
-        g_autoptr(GDir) directory = g_dir_open(path, 0, NULL);
-        int count = 0;
+        g_autoptr(GDir) directory = open_as_its_user(path);
+        int count = directory ? 0 : -1;
 
-        if (!directory)
-                return -1;
-        for (const char *entry = g_dir_read_name(directory); entry; entry = g_dir_read_name(directory)) {
+        for (const char *entry = directory ? g_dir_read_name(directory) : NULL; entry;
+             entry = g_dir_read_name(directory)) {
                 g_autofree char *file = g_build_filename(path, entry, NULL);
                 count += (int) count_in(file, name);
         }
+        become_oneself();
         return count;
 }
 

@@ -37,8 +37,12 @@ static gboolean check_locks(const Job *job, const char *path, const struct stat 
         for (guint i = 0; i < holders->len; i++) {
                 const LockHolder *holder = holders->pdata[i];
 
-                g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is locked by process %u (%s): %s",
-                            path, holder->pid, holder->program, consequence);
+                g_autofree char *who =
+                        holder->pid ? g_strdup_printf("process %u (%s)", holder->pid, holder->program)
+                                    : g_strdup("a process that cannot be looked at");
+
+                g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is locked by %s: %s", path, who,
+                            consequence);
                 return FALSE;
         }
         return TRUE;
