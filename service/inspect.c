@@ -26,7 +26,7 @@ static int append_texts(sd_bus_message *reply, const char *name, const GPtrArray
         return r;
 }
 
-/* `unknown` NULL: it is said with another layer. */
+/* `unknown` NULL: there is none, or it is said with another layer. */
 static int append_layer(sd_bus_message *reply, guint depth, const ImageLayer *layer, const GPtrArray *users,
                         gboolean stale, const GPtrArray *unknown)
 {
@@ -61,7 +61,7 @@ static void on_seen(const GPtrArray *layers, const GPtrArray *users, const gbool
                 r = sd_bus_message_open_container(reply, 'a', "a{sv}");
         for (guint i = 0; r >= 0 && i < layers->len; i++)
                 r = append_layer(reply, i, layers->pdata[i], users->pdata[i], stale[i],
-                                 i == 0 ? unknown : NULL);
+                                 i == 0 && unknown->len > 0 ? unknown : NULL);
         if (r >= 0)
                 r = sd_bus_message_close_container(reply);
         if (r < 0)

@@ -90,9 +90,10 @@ GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but)
         int known = but ? count_of_process(ours, name) : 0, all = (int) count_in("/proc/locks", name);
         g_autoptr(GDir) processes = NULL;
 
-        /* All processes are looked at only where there is somebody to be found; and not where the one whose
-         * locks are to be there cannot be told from the others. */
-        if (known < 0 || all <= known)
+        /* All processes are looked at only where there is somebody to be found; and not where the one that
+         * should have locks has none that can be seen: then somebody else has them for it, behind a proxy of
+         * its monitor perhaps, and cannot be told from the others. */
+        if ((but && known <= 0) || all <= known)
                 return holders;
         processes = g_dir_open("/proc", 0, NULL);
         for (const char *pid = processes ? g_dir_read_name(processes) : NULL; pid;

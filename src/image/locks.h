@@ -12,6 +12,7 @@ typedef struct {
 } LockHolder;
 
 /* LockHolder of each process that has a lock on the file, but for that with the pid `but` (0 = none of
- * them); one entry for each. What cannot be seen from here, of another PID namespace, has pid 0 and the
- * program "". Blocks for as long as it takes to read /proc: from a thread. */
+ * them); one entry for each. Where that one has no lock on it, it is not known who is somebody else: none.
+ * What cannot be seen from here, of another PID namespace, has pid 0 and the program "". Blocks for as long
+ * as it takes to read /proc: from a thread. */
 GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but);
