@@ -391,6 +391,7 @@ static void on_first_look(Domain *domain, const GError *error, gpointer data)
                 domain_end_attach(domain, copy);
                 return;
         }
+        gboolean first = domain->attached != NULL;
         domain->connected_at = g_get_monotonic_time();
         domain_update_state(domain);
         domain_schedule_poll(domain);
@@ -400,7 +401,7 @@ static void on_first_look(Domain *domain, const GError *error, gpointer data)
                 domain->observer->connection_regained(domain, domain->observer_data);
         domain->lost = FALSE;
         if (!error)
-                domain_clear_maps(domain);
+                domain_clear_maps(domain, first);
         /* Nothing can be said of the jobs before QEMU has told of them. JobActive: it must not be asked, and
          * an event will tell when it may be. */
         if (error && !g_error_matches(error, BJ_ERROR, BJ_ERROR_JOB_ACTIVE))

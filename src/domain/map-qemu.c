@@ -550,12 +550,11 @@ void domain_end_maps(Domain *domain, const GError *error)
                 wake(first);
 }
 
-void domain_clear_maps(Domain *domain)
+void domain_clear_maps(Domain *domain, gboolean is_new)
 {
         struct Mapping *mapping;
 
-        if (domain->maps->len > 0 ||
-            !((domain->of && !domain->starting) || graph_node(domain->host.graph, MAP_ID)))
+        if (domain->maps->len > 0 || !((domain->of && !is_new) || graph_node(domain->host.graph, MAP_ID)))
                 return;
         mapping = mapping_new(domain, "");
         mapping->exported = TRUE;

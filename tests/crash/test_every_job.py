@@ -21,7 +21,7 @@ from kit.targets import assert_disk
 from kit.waiting import wait_until
 
 # The tables that are not walked here, for they have tests like these in their own files.
-ELSEWHERE = [("commit.c", "active_steps"), ("snapshot.c", "steps")]
+ELSEWHERE = [("commit.c", "active_steps"), ("commit.c", "layer_steps"), ("snapshot.c", "steps")]
 # It gives up what an earlier start of the service has left, and is due after one only.
 SECOND_LIFE = ["begin", "compare-images"]
 # Of a job that ends by itself these are due after an Abort only.
@@ -150,7 +150,7 @@ def small(lab):
 @pytest.mark.parametrize("kind", ["copy", "backup", "snapshot"])
 def test_killed_in_a_start_that_failed(lab, small, kind, step):
     walk = Walk(lab, kind, step, target=f"{small.path}/target.qcow2")
-    assert lab.client.wait_reply(walk.call()).kind == "error"
+    assert lab.client.wait_reply(walk.call(force=True)).kind == "error"
     lab.service.wait_gone()
     assert os.path.exists(walk.target) == (step != "give-up")
     walk.write(10, 2 * MIB)

@@ -235,7 +235,7 @@ class OwnPair(Pair):
         self.wait_quiet()
         result = self.assert_told_once(job, self.results_of_dead_qemu(service_lived))
         state = self.domain["State"]
-        assert state == ("crashed" if self.running else "shutoff")
+        assert state == ("crashed" if self.running else "shutoff"), (state, self.domain["StateReason"])
         if job:
             self.assert_result(job)
         else:
