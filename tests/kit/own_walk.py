@@ -232,6 +232,8 @@ class OwnPair(Pair):
             self.assert_all_of_silent()
             return
         job = self.finish()
+        if self.running:
+            wait_until(lambda: self.domain["State"] != "running", "its end to be seen")
         self.wait_quiet()
         result = self.assert_told_once(job, self.results_of_dead_qemu(service_lived))
         state = self.domain["State"]
