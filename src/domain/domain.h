@@ -232,8 +232,8 @@ void domain_map_connection_is_lost(Domain *domain);
 void domain_map_job_ends(Domain *domain);
 void domain_map_job_is_gone(Domain *domain);
 void domain_map_export_is_gone(Domain *domain, const char *id);
-/* After a look: what one of an earlier service left in QEMU is removed. `is_new`: this one has just started it, or
- * attached it. */
+/* After a look: what one of an earlier service left in QEMU is removed. `is_new`: this one has just started
+ * it, or attached it. */
 void domain_clear_maps(Domain *domain, gboolean is_new);
 
 /* control.c: what callers ask for */
