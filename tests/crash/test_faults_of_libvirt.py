@@ -205,15 +205,21 @@ class Objector:
         with socket.socket(socket.AF_UNIX) as qemu:
             qemu.connect(self.path)
             threading.Thread(target=self._pass_on, args=(qemu.makefile("rb"), connection), daemon=True).start()
-            for message in lines(connection):
-                if self.refused.get(message["execute"]):
-                    self.refused[message["execute"]] -= 1
-                    if self.hasty:
-                        send(connection, {"error": {"class": "GenericError", "desc": "no"}, "id": message["id"]})
-                        continue
-                    message["execute"] = "not-now"
-                send(qemu, message)
-            qemu.shutdown(socket.SHUT_RDWR)
+            try:
+                self._listen(connection, qemu)
+            finally:
+                # However the daemon went: a QEMU has one client at a time.
+                qemu.shutdown(socket.SHUT_RDWR)
+
+    def _listen(self, connection, qemu):
+        for message in lines(connection):
+            if self.refused.get(message["execute"]):
+                self.refused[message["execute"]] -= 1
+                if self.hasty:
+                    send(connection, {"error": {"class": "GenericError", "desc": "no"}, "id": message["id"]})
+                    continue
+                message["execute"] = "not-now"
+            send(qemu, message)
 
     def _pass_on(self, answers, connection):
         with contextlib.suppress(OSError):
