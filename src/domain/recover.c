@@ -22,7 +22,6 @@ static const JobDriver *const drivers[] = {
         &active_commit_driver,
         &commit_driver,
         &restartable_active_commit_driver,
-        &restartable_commit_driver,
         &copy_driver,
         &pull_driver,
         &backup_driver,

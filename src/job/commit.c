@@ -276,9 +276,8 @@ static void on_found(Job *job, const Chain *chain, int top_depth, int base_depth
                 job->driver = &commit_driver;
                 g_free(job->mode);
                 job->mode = g_strdup("");
-        }
-        if (job->stages)
-                job->driver = top > 0 ? &restartable_commit_driver : &restartable_active_commit_driver;
+        } else if (job->stages)
+                job->driver = &restartable_active_commit_driver;
         if (first > 0 && !plan_format_can_be_recorded(job, below))
                 return;
         if (!plan_take(job, chain, top, base))
@@ -418,6 +417,7 @@ static const JobStep active_steps[] = {
         { NULL, NULL, NULL },
 };
 
+/* Of a restartable one they begin again for each layer; the last of an active commit has its own. */
 static const JobStep steps[] = {
         { "plan", plan_state, plan_run },
         { "record-intent", record_intent_state, record_intent_run },
@@ -439,36 +439,8 @@ static const JobStep steps[] = {
         { "record-outcome", record_outcome_state, record_outcome_run },
         { "tidy", nodes_tidy_state, nodes_tidy_run },
         { "delete", delete_state, delete_run },
-        { "keep-top", keep_top_state, keep_top_run },
-        { "record-domain", record_domain_state, record_domain_run },
-        { "close", close_state, close_run },
-        { "tell", tell_state, tell_run },
-        { NULL, NULL, NULL },
-};
-
-/* The steps of one layer, until there is no next one; the last of an active commit has its own. */
-static const JobStep layer_steps[] = {
-        { "plan", plan_state, plan_run },
-        { "record-intent", record_intent_state, record_intent_run },
-        { "begin", begin_state, begin_run },
-        { "start", start_state, start_run },
-        { "record-accepted", record_accepted_state, record_accepted_run },
-        { "announce", announce_state, announce_run },
-        { "record-decision", record_decision_state, record_decision_run },
-        { "ask", ask_cancel_state, ask_cancel_run },
-        { "reach-pending", reach_pending_state, NULL },
-        { "check-pending", check_pending_state, check_pending_run },
-        { "check-users", check_users_state, check_users_run },
-        { "flush", flush_state, flush_run },
-        { "finalize", finalize_state, finalize_single_run },
-        { "conclude", conclude_state, NULL },
-        { "look", look_state, look_single_run },
-        { "flush-outcome", flush_outcome_state, flush_outcome_run },
-        { "compare-images", compare_images_state, compare_images_run },
-        { "record-outcome", record_outcome_state, record_outcome_run },
-        { "tidy", nodes_tidy_state, nodes_tidy_run },
-        { "delete", delete_state, delete_run },
         { "next-layer", next_layer_state, next_layer_run },
+        { "keep-top", keep_top_state, keep_top_run },
         { "record-domain", record_domain_state, record_domain_run },
         { "close", close_state, close_run },
         { "tell", tell_state, tell_run },
@@ -500,18 +472,13 @@ const JobDriver commit_driver = {
         .tidy = tidy,
 };
 
-#define RESTARTABLE                                                                                      \
-        .kind = "commit", .steps = layer_steps, .check = check, .is_in_graph = single_phase_is_in_graph, \
-        .leave = leave, .tidy = tidy
-
 const JobDriver restartable_active_commit_driver = {
         .name = "restartable-active-commit",
         .type = "active-commit",
-        RESTARTABLE,
-};
-
-const JobDriver restartable_commit_driver = {
-        .name = "restartable-commit",
-        .type = "commit",
-        RESTARTABLE,
+        .kind = "commit",
+        .steps = steps,
+        .check = check,
+        .is_in_graph = single_phase_is_in_graph,
+        .leave = leave,
+        .tidy = tidy,
 };

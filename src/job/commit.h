@@ -10,9 +10,9 @@
  * rewritten. Which of the two it is shows when it is planned; it starts as the first. */
 
 extern const JobDriver active_commit_driver, commit_driver;
-/* With the option "restartable" and more than one layer: see stages.h. The last layer of the first is an
- * active commit. */
-extern const JobDriver restartable_active_commit_driver, restartable_commit_driver;
+/* With the option "restartable" and more than one layer, of which the active one is the last: see stages.h.
+ * All but that are commits like any other. */
+extern const JobDriver restartable_active_commit_driver;
 
 /* The next stage: the layer at that depth, which stands on base. */
 void commit_take_layer(Job *job, const Chain *chain, guint layer, JobLooked taken);

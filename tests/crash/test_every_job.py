@@ -21,7 +21,7 @@ from kit.targets import assert_disk
 from kit.waiting import wait_until
 
 # The tables that are not walked here, for they have tests like these in their own files.
-ELSEWHERE = [("commit.c", "active_steps"), ("commit.c", "layer_steps"), ("snapshot.c", "steps")]
+ELSEWHERE = [("commit.c", "active_steps"), ("snapshot.c", "steps")]
 # It gives up what an earlier start of the service has left, and is due after one only.
 SECOND_LIFE = ["begin", "compare-images"]
 # Of a job that ends by itself these are due after an Abort only.
@@ -31,9 +31,11 @@ SINGLE_PHASE = ("commit", "pull", "backup")
 OF_A_CHAIN = ["check-chain", "attach-chain"]
 # Due where QEMU can give up a backup for the sake of the guest, which the one of Debian 12 cannot.
 NEWER_QEMU = ["check-snapshot"]
+# Of a restartable commit: test_restartable.py.
+NEXT_LAYER = ["next-layer"]
 # What an undisturbed job of the kind does not come to.
 NOT_WALKED = {
-    "commit": SECOND_LIFE + ABORT + ["keep-top"],
+    "commit": SECOND_LIFE + ABORT + ["keep-top"] + NEXT_LAYER,
     "copy": SECOND_LIFE + OF_A_CHAIN,
     "pull": SECOND_LIFE + ABORT,
     "backup": SECOND_LIFE + ABORT + NEWER_QEMU,
@@ -65,6 +67,7 @@ def test_every_table_is_covered():
         walked_steps.setdefault((KINDS[kind].source, KINDS[kind].table), set()).add(step)
     for kind in SINGLE_PHASE:
         walked_steps[KINDS[kind].source, "steps"] |= {*ABORT, *SECOND_LIFE}
+    walked_steps["commit.c", "steps"] |= {*NEXT_LAYER}
     walked_steps["copy.c", "steps"] |= {*SECOND_LIFE}
     walked_steps["backup.c", "steps"] |= {*NEWER_QEMU}
     walked_steps |= {("target.c", "target_undo"): {*UNDO}, ("snapshot.c", "undo"): {"record-source", *UNDO},

@@ -23,7 +23,7 @@ NOT_DUE = {
     "active-commit": set(),
     "pivoted-commit": {"decide", "delete"},
     "kept-commit": {"decide", "delete", "check-users"},
-    "commit": ABORT | {"keep-top"},
+    "commit": ABORT | {"keep-top", "next-layer"},
     "copy": {"check-chain", "attach-chain"},
     "shallow-copy": {"decide", "check-chain"},
     "kept-copy": {"check-chain", "attach-chain"},

@@ -36,7 +36,7 @@ EXPLICIT = ("explicit-commit", "explicit-pull")
 KINDS |= {kind: KINDS[kind.removeprefix("explicit-")] for kind in EXPLICIT}
 SILENT = ("snapshot", "resize")
 # Steps to which an undisturbed job of the kind does not come.
-LEFT_OUT = NOT_DUE | {"kept-commit": {"delete", "check-users"}, "keep-top": NOT_DUE["pull"] | {"delete"}, "rebased-copy": set(),
+LEFT_OUT = NOT_DUE | {"kept-commit": {"delete", "check-users"}, "keep-top": NOT_DUE["pull"] | {"delete", "next-layer"}, "rebased-copy": set(),
                       "resize": set()} | {kind: NOT_DUE[kind.removeprefix("explicit-")] for kind in EXPLICIT}
 
 
