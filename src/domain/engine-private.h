@@ -5,6 +5,9 @@
 #include "domain/launch.h"
 #include "image/index.h"
 
+/* A directory of images that does not answer in that time is not known. */
+#define REFRESH_MILLISECONDS 2000
+
 struct Engine {
         Journal *journal;
         const EngineObserver *observer;
@@ -79,15 +82,14 @@ const char *stale_base(const GPtrArray *list, guint64 device, guint64 inode);
 /* `list`: of those that are still there, and with `unchanged` have not been written to since; borrowed. */
 typedef void (*StaleSeen)(const GPtrArray *list, gpointer data);
 void engine_see_stale(Engine *engine, gboolean unchanged, StaleSeen seen, gpointer data);
-/* `paths` (char *) is taken. */
-void engine_add_stale(Engine *engine, GPtrArray *paths, const char *base);
+/* For a job's host: */
+void engine_images_spoiled(JobHost *host, GPtrArray *images, const char *base);
 
 /* overlays.c */
 /* Texts: of which images it is not known what they stand on, and why. */
 GPtrArray *engine_list_unknown(Engine *engine);
 /* For a job's host: */
 void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooked done);
-void engine_images_spoiled(JobHost *host, Job *job, GPtrArray *images, const char *base);
 
 /* room.c: for a job's host */
 void engine_count_data(JobHost *host, Job *job, guint from, guint end,

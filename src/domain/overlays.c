@@ -8,9 +8,6 @@
 /* Whether somebody else's overlay stands on an image that a job changes: of the images in the configured
  * directories, all those that no disk uses as well. */
 
-/* A directory that does not answer in that time is not known. */
-#define REFRESH_MILLISECONDS 2000
-
 typedef struct {
         Engine *engine;
         Job *job;
@@ -53,12 +50,12 @@ static void identify(const GPtrArray *paths, GArray *ids)
         }
 }
 
-static gboolean is_changed(const Check *check, const FileId *id)
+static gboolean holds(const GArray *ids, guint64 device, guint64 inode)
 {
-        for (guint i = 0; i < check->changed_ids->len; i++) {
-                const FileId *changed = &g_array_index(check->changed_ids, FileId, i);
+        for (guint i = 0; inode && i < ids->len; i++) {
+                const FileId *id = &g_array_index(ids, FileId, i);
 
-                if (id->inode && changed->inode == id->inode && changed->device == id->device)
+                if (id->inode == inode && id->device == device)
                         return TRUE;
         }
         return FALSE;
@@ -69,9 +66,12 @@ static void find_spoiled_disks(const Check *check)
         g_autoptr(GArray) ids = g_array_new(FALSE, FALSE, sizeof(FileId));
 
         identify(check->lower, ids);
-        for (guint i = 0; i < ids->len; i++)
-                if (is_changed(check, &g_array_index(ids, FileId, i)))
+        for (guint i = 0; i < ids->len; i++) {
+                const FileId *id = &g_array_index(ids, FileId, i);
+
+                if (holds(check->changed_ids, id->device, id->inode))
                         g_ptr_array_add(check->spoiled, g_strdup(check->upper->pdata[i]));
+        }
 }
 
 static void identify_all(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
@@ -89,15 +89,8 @@ static void identify_all(GTask *task, gpointer source, gpointer data, GCancellab
 /* A layer of the job's own chain, or what an earlier commit has left over. */
 static gboolean is_of_no_account(const Check *check, const GPtrArray *stale, const ImageUser *user)
 {
-        if (stale_base(stale, user->device, user->inode))
-                return TRUE;
-        for (guint i = 0; i < check->own_ids->len; i++) {
-                const FileId *id = &g_array_index(check->own_ids, FileId, i);
-
-                if (user->inode && id->inode == user->inode && id->device == user->device)
-                        return TRUE;
-        }
-        return FALSE;
+        return stale_base(stale, user->device, user->inode) ||
+               holds(check->own_ids, user->device, user->inode);
 }
 
 static gboolean check_one(const Check *check, guint index, const GPtrArray *stale, GError **error)
@@ -234,10 +227,4 @@ void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooke
         if (options_flag(job->options, "force"))
                 list_disks(check, disk);
         image_index_refresh(engine->index, REFRESH_MILLISECONDS, on_refreshed, check);
-}
-
-void engine_images_spoiled(JobHost *host, Job *job, GPtrArray *images, const char *base)
-{
-        (void) job;
-        engine_add_stale(host->observer_data, images, base);
 }

@@ -74,28 +74,14 @@ static gboolean look_at(const char *path, Stale *seen)
         return TRUE;
 }
 
-/* In a thread. Those that are not there any more are dropped. */
-static void drop_gone(GPtrArray *list)
+/* In a thread, as are all that look at files: the file is still that one, and with `unchanged` nobody has
+ * written to it. */
+static gboolean is_there(const Stale *stale, gboolean unchanged)
 {
-        for (guint i = list->len; i-- > 0;) {
-                const Stale *stale = list->pdata[i];
-                Stale now;
+        Stale now;
 
-                if (!look_at(stale->path, &now) || now.device != stale->device ||
-                    now.inode != stale->inode || now.birth != stale->birth)
-                        g_ptr_array_remove_index(list, i);
-        }
-}
-
-static void drop_changed(GPtrArray *list)
-{
-        for (guint i = list->len; i-- > 0;) {
-                const Stale *stale = list->pdata[i];
-                Stale now;
-
-                if (!look_at(stale->path, &now) || now.changed != stale->changed)
-                        g_ptr_array_remove_index(list, i);
-        }
+        return look_at(stale->path, &now) && now.device == stale->device && now.inode == stale->inode &&
+               now.birth == stale->birth && (!unchanged || now.changed == stale->changed);
 }
 
 const char *stale_base(const GPtrArray *list, guint64 device, guint64 inode)
@@ -151,90 +137,132 @@ gboolean stale_from_json(GPtrArray *list, JsonObject *record)
 /* ---- asked for, and added to ---- */
 
 typedef struct {
-        Engine *engine;
+        GPtrArray *list; /* Stale */
         gboolean unchanged;
-        char *base;       /* of those that are added, NULL: the list is asked for */
-        GPtrArray *paths; /* char * */
-        GPtrArray *list;
         StaleSeen seen;
         gpointer data;
-} Task;
+} Question;
 
-static void task_free(gpointer data)
+static void question_free(gpointer data)
 {
-        Task *task = data;
+        Question *question = data;
 
-        g_free(task->base);
-        g_clear_pointer(&task->paths, g_ptr_array_unref);
-        g_ptr_array_unref(task->list);
-        g_free(task);
+        g_ptr_array_unref(question->list);
+        g_free(question);
 }
 
-static void run(GTask *gtask, gpointer source, gpointer data, GCancellable *cancellable)
+static void run_question(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
 {
-        Task *task = data;
+        const Question *question = data;
 
         (void) source;
         (void) cancellable;
-        drop_gone(task->list);
-        if (task->unchanged)
-                drop_changed(task->list);
-        for (guint i = 0; task->paths && i < task->paths->len; i++) {
-                Stale *stale = g_new0(Stale, 1);
-
-                if (look_at(task->paths->pdata[i], stale)) {
-                        stale->path = g_strdup(task->paths->pdata[i]);
-                        stale->base = g_strdup(task->base);
-                        g_ptr_array_add(task->list, stale);
-                } else
-                        stale_free(stale);
-        }
-        g_task_return_boolean(gtask, TRUE);
+        for (guint i = question->list->len; i-- > 0;)
+                if (!is_there(question->list->pdata[i], question->unchanged))
+                        g_ptr_array_remove_index(question->list, i);
+        g_task_return_boolean(task, TRUE);
 }
 
-static void on_run(GObject *source, GAsyncResult *result, gpointer data)
+static void on_answered(GObject *source, GAsyncResult *result, gpointer data)
 {
-        Task *task = g_task_get_task_data(G_TASK(result));
+        const Question *question = g_task_get_task_data(G_TASK(result));
 
         (void) source;
         (void) data;
-        if (task->seen)
-                task->seen(task->list, task->data);
-}
-
-static void start(Task *task)
-{
-        g_autoptr(GTask) gtask = g_task_new(NULL, NULL, on_run, NULL);
-
-        task->list = copy_list(task->engine->stale);
-        g_task_set_task_data(gtask, task, task_free);
-        g_task_run_in_thread(gtask, run);
+        question->seen(question->list, question->data);
 }
 
 void engine_see_stale(Engine *engine, gboolean unchanged, StaleSeen seen, gpointer data)
 {
-        Task *task = g_new0(Task, 1);
+        g_autoptr(GTask) task = NULL;
+        Question *question;
 
-        *task = (Task){ .engine = engine, .unchanged = unchanged, .seen = seen, .data = data };
-        start(task);
+        if (engine->stale->len == 0) {
+                seen(engine->stale, data);
+                return;
+        }
+        task = g_task_new(NULL, NULL, on_answered, NULL);
+        question = g_new(Question, 1);
+        *question = (Question){ copy_list(engine->stale), unchanged, seen, data };
+        g_task_set_task_data(task, question, question_free);
+        g_task_run_in_thread(task, run_question);
 }
 
-static void on_added(const GPtrArray *list, gpointer data)
-{
-        Engine *engine = data;
+/* Another one may be under way: the list is changed by what was found, not replaced. */
+typedef struct {
+        Engine *engine;
+        char *base;
+        GPtrArray *paths;       /* char * */
+        GPtrArray *list, *gone; /* Stale: as it was, and those of it that are not there any more */
+        GPtrArray *found;       /* Stale */
+} Addition;
 
-        g_ptr_array_unref(engine->stale);
-        engine->stale = copy_list(list);
+static void addition_free(gpointer data)
+{
+        Addition *addition = data;
+
+        g_free(addition->base);
+        g_ptr_array_unref(addition->paths);
+        g_ptr_array_unref(addition->list);
+        g_ptr_array_unref(addition->gone);
+        g_ptr_array_unref(addition->found);
+        g_free(addition);
+}
+
+static void run_addition(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
+{
+        const Addition *addition = data;
+
+        (void) source;
+        (void) cancellable;
+        for (guint i = 0; i < addition->list->len; i++)
+                if (!is_there(addition->list->pdata[i], FALSE))
+                        g_ptr_array_add(addition->gone, copy(addition->list->pdata[i], NULL));
+        for (guint i = 0; i < addition->paths->len; i++) {
+                Stale seen;
+
+                if (!look_at(addition->paths->pdata[i], &seen))
+                        continue;
+                seen.path = addition->paths->pdata[i];
+                seen.base = addition->base;
+                g_ptr_array_add(addition->found, copy(&seen, NULL));
+        }
+        g_task_return_boolean(task, TRUE);
+}
+
+static void forget(GPtrArray *list, const Stale *gone)
+{
+        for (guint i = list->len; i-- > 0;) {
+                const Stale *stale = list->pdata[i];
+
+                if (stale->device == gone->device && stale->inode == gone->inode &&
+                    stale->birth == gone->birth && strcmp(stale->path, gone->path) == 0)
+                        g_ptr_array_remove_index(list, i);
+        }
+}
+
+static void on_added(GObject *source, GAsyncResult *result, gpointer data)
+{
+        const Addition *addition = g_task_get_task_data(G_TASK(result));
+        Engine *engine = addition->engine;
+
+        (void) source;
+        (void) data;
+        for (guint i = 0; i < addition->gone->len; i++)
+                forget(engine->stale, addition->gone->pdata[i]);
+        g_ptr_array_extend(engine->stale, addition->found, copy, NULL);
         journal_write(engine->journal, JOURNAL_STALE, RECORD, to_json(engine->stale), JOURNAL_SYNCED, NULL,
                       NULL);
 }
 
-void engine_add_stale(Engine *engine, GPtrArray *paths, const char *base)
+void engine_images_spoiled(JobHost *host, GPtrArray *images, const char *base)
 {
-        Task *task = g_new0(Task, 1);
+        g_autoptr(GTask) task = g_task_new(NULL, NULL, on_added, NULL);
+        Addition *addition = g_new(Addition, 1);
+        Engine *engine = host->observer_data;
 
-        *task = (Task){
-                .engine = engine, .base = g_strdup(base), .paths = paths, .seen = on_added, .data = engine
-        };
-        start(task);
+        *addition = (Addition){ engine,           g_strdup(base),  images, copy_list(engine->stale),
+                                stale_list_new(), stale_list_new() };
+        g_task_set_task_data(task, addition, addition_free);
+        g_task_run_in_thread(task, run_addition);
 }

@@ -8,8 +8,6 @@
 
 /* What there is to be seen of any image, and who uses it. */
 
-#define REFRESH_MILLISECONDS 2000
-
 typedef struct {
         GPtrArray *layers; /* ImageLayer */
         GPtrArray *uses;   /* ImageUse of all disks */

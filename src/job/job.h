@@ -168,8 +168,8 @@ struct JobHost {
         void (*count_data)(JobHost *host, Job *job, guint from, guint end,
                            void (*counted)(guint64 bytes, const GError *error, gpointer data),
                            gpointer data);
-        /* These (char *, taken) are invalid from now on: the job changes `base` under them. */
-        void (*spoiled)(JobHost *host, Job *job, GPtrArray *images, const char *base);
+        /* These (char *, taken) are invalid from now on: a job changes `base` under them. */
+        void (*spoiled)(JobHost *host, GPtrArray *images, const char *base);
         const JobObserver *observer;
         gpointer observer_data;
 };

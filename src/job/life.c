@@ -172,7 +172,7 @@ static void warn_of_spoiled(Job *job)
                 job->host->observer->warning(job, text, job->host->observer_data);
         }
         if (job->spoiled && job->spoiled->len > 0)
-                job->host->spoiled(job->host, job, g_steal_pointer(&job->spoiled), job->target);
+                job->host->spoiled(job->host, g_steal_pointer(&job->spoiled), job->target);
 }
 
 void record_accepted_run(Job *job)
@@ -422,7 +422,7 @@ static void note_merged(Job *job)
 
         if (done && job->stale && !options_flag(job->options, "delete") &&
             !options_flag(job->options, "keep-top"))
-                job->host->spoiled(job->host, job, files_names(job->stale), job->target);
+                job->host->spoiled(job->host, files_names(job->stale), job->target);
 }
 
 static void on_outcome_recorded(const GError *error, gpointer data)
