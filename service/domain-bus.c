@@ -125,15 +125,24 @@ static void on_detached(Domain *domain, const GError *error, gpointer data)
         request_reply(request);
 }
 
-void run_Domain_Detach(Request *request)
+/* The domain, where the options are right and it is there; else the request has ended. */
+static Domain *domain_with_options(Request *request, const OptionRule *rules, GPtrArray **ret_options)
 {
         g_autoptr(GError) error = NULL;
-        g_autoptr(GPtrArray) options = options_read(request->message, force_rules, &error);
-        Domain *domain = options ? request_domain(request) : NULL;
 
-        if (!options)
-                request_fail(request, error);
-        else if (domain)
+        *ret_options = options_read(request->message, rules, &error);
+        if (*ret_options)
+                return request_domain(request);
+        request_fail(request, error);
+        return NULL;
+}
+
+void run_Domain_Detach(Request *request)
+{
+        g_autoptr(GPtrArray) options = NULL;
+        Domain *domain = domain_with_options(request, force_rules, &options);
+
+        if (domain)
                 engine_detach(request->service->engine, domain, options_flag(options, "force"), on_detached,
                               request);
 }
@@ -149,16 +158,11 @@ static void on_done(Domain *domain, const GError *error, gpointer data)
                 request_reply(request);
 }
 
-/* The domain, where the options, of which there are none, are right; else the request has ended. */
 static Domain *domain_without_options(Request *request)
 {
-        g_autoptr(GError) error = NULL;
-        g_autoptr(GPtrArray) options = options_read(request->message, no_options, &error);
+        g_autoptr(GPtrArray) options = NULL;
 
-        if (options)
-                return request_domain(request);
-        request_fail(request, error);
-        return NULL;
+        return domain_with_options(request, no_options, &options);
 }
 
 static void on_started(Domain *domain, const GError *error, gpointer data)
@@ -172,13 +176,10 @@ static void on_started(Domain *domain, const GError *error, gpointer data)
 
 void run_Domain_Start(Request *request)
 {
-        g_autoptr(GError) error = NULL;
-        g_autoptr(GPtrArray) options = options_read(request->message, force_rules, &error);
-        Domain *domain = options ? request_domain(request) : NULL;
+        g_autoptr(GPtrArray) options = NULL;
+        Domain *domain = domain_with_options(request, force_rules, &options);
 
-        if (!options)
-                request_fail(request, error);
-        else if (domain)
+        if (domain)
                 engine_start_domain(request->service->engine, domain, options_flag(options, "force"),
                                     on_started, request);
 }
@@ -222,14 +223,11 @@ static const OptionRule xml_rules[] = { { "inactive", 'b' }, { .key = NULL } };
 
 void run_Domain_GetXml(Request *request)
 {
-        g_autoptr(GError) error = NULL;
-        g_autoptr(GPtrArray) options = options_read(request->message, xml_rules, &error);
-        Domain *domain = options ? request_domain(request) : NULL;
+        g_autoptr(GPtrArray) options = NULL;
+        Domain *domain = domain_with_options(request, xml_rules, &options);
         g_autofree char *xml = NULL;
         sd_bus_message *reply = NULL;
 
-        if (!options)
-                request_fail(request, error);
         if (!domain)
                 return;
         if (!domain->definition) {

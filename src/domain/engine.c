@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "base/test-point.h"
-#include "job/resize.h"
 #include "domain/engine-private.h"
+#include "job/resize.h"
 
 Engine *engine_new(Journal *journal, Surroundings *surroundings, const EngineObserver *observer,
                    gpointer data)
