@@ -151,14 +151,17 @@ class SlowEmulator:
             gate.write("go\n")
 
 
-def processes_of_the_user():
-    """Of every process of these tests that runs with the rights of QEMU's user: its pid."""
+def processes_of_the_user(word=""):
+    """Of every process of these tests that runs with the rights of QEMU's user, and has that in its command line: its
+    pid."""
     number, found, here = pwd.getpwnam(USER).pw_uid, [], os.readlink("/proc/self/ns/mnt")
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{entry}/stat") as stat:
+            with open(f"/proc/{entry}/stat") as stat, open(f"/proc/{entry}/cmdline", "rb") as file:
                 over = stat.read().rsplit(")", 1)[1].split()[0] in "ZX"
-            if os.stat(f"/proc/{entry}").st_uid == number and not over and os.readlink(f"/proc/{entry}/ns/mnt") == here:
+                meant = word.encode() in file.read()
+            if os.stat(f"/proc/{entry}").st_uid == number and meant and not over \
+                    and os.readlink(f"/proc/{entry}/ns/mnt") == here:
                 found.append(int(entry))
         except OSError:
             continue
@@ -167,15 +170,7 @@ def processes_of_the_user():
 
 def storage_daemons():
     """Those of them that are a qemu-storage-daemon."""
-    found = []
-    for pid in processes_of_the_user():
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if b"qemu-storage-daemon" in file.read():
-                    found.append(pid)
-        except OSError:
-            continue
-    return found
+    return processes_of_the_user("qemu-storage-daemon")
 
 
 def is_installed(program):

@@ -2,7 +2,6 @@
 """The walk of kit/crash_pairs.py through a job on a disk of a domain of the service's own, which is off, or runs."""
 
 import os
-import pwd
 import signal
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from kit.chains import assert_headers
 from kit.crash_pairs import NEVER, NOT_DUE, Pair
 from kit.crash_walk import SIZE, Kind, all_tables, small_chain
 from kit.images import MIB
-from kit.own import USER, disk_xml, domain_xml, give
+from kit.own import disk_xml, domain_xml, give, processes_of_the_user
 from kit.waiting import wait_until
 
 DEFINE = ["define-record", "define-show"]
@@ -53,16 +52,7 @@ def points_of(kind, running=False):
 
 def processes(directory):
     """QEMUs and storage daemons that work on files in the directory."""
-    number, found = pwd.getpwnam(USER).pw_uid, []
-    for entry in os.listdir("/proc"):
-        try:
-            if entry.isdigit() and os.stat(f"/proc/{entry}").st_uid == number:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    if f"{directory}/".encode() in file.read():
-                        found.append(int(entry))
-        except OSError:
-            continue
-    return found
+    return processes_of_the_user(f"{directory}/")
 
 
 def kill_processes(directory):
