@@ -40,7 +40,9 @@ def test_polkit_is_in_one_file():
 
 @pytest.mark.parametrize("library", ["json-glib/", "libxml/"])
 def test_libraries_of_the_engine_stay_in_it(library):
-    assert not [path for path in including(folders(), library) if not path.startswith("src/")]
+    # what blockjobctl prints as JSON is no matter of the engine
+    outside = {path for path in including(folders(), library) if not path.startswith("src/")}
+    assert outside <= {"ctl/output.c"}
 
 
 def test_the_second_bus_library_is_not_used():

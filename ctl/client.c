@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "client.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "variant.h"
+
+G_DEFINE_QUARK(blockjobctl - client - error, client_error)
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(sd_bus_message, sd_bus_message_unref)
+
+static int open_bus(Client *client)
+{
+        switch (client->transport) {
+        case TRANSPORT_HOST:
+                return sd_bus_open_system_remote(&client->bus, client->where);
+        case TRANSPORT_MACHINE:
+                return sd_bus_open_system_machine(&client->bus, client->where);
+        default:
+                return sd_bus_open_system(&client->bus);
+        }
+}
+
+gboolean client_connect(Client *client, GError **error)
+{
+        int r = open_bus(client);
+
+        if (r >= 0)
+                r = sd_bus_set_allow_interactive_authorization(client->bus, client->ask_password);
+        /* A pivot replies when the outcome is on stable storage, however long that takes. */
+        if (r >= 0)
+                r = sd_bus_set_method_call_timeout(client->bus, G_MAXUINT64);
+        if (r >= 0)
+                return TRUE;
+        g_set_error(error, CLIENT_ERROR, STATUS_NO_SERVICE, "cannot connect to the system bus%s%s: %s",
+                    client->where ? " of " : "", client->where ? client->where : "", g_strerror(-r));
+        return FALSE;
+}
+
+void client_close(Client *client)
+{
+        g_clear_pointer(&client->bus, sd_bus_flush_close_unref);
+}
+
+static Status status_of(const char *name)
+{
+        static const struct {
+                const char *name;
+                Status status;
+        } statuses[] = {
+                { SD_BUS_ERROR_ACCESS_DENIED, STATUS_REFUSED },
+                { SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED, STATUS_REFUSED },
+                { SD_BUS_ERROR_SERVICE_UNKNOWN, STATUS_NO_SERVICE },
+                { SD_BUS_ERROR_NAME_HAS_NO_OWNER, STATUS_NO_SERVICE },
+                { SD_BUS_ERROR_NO_REPLY, STATUS_NO_SERVICE },
+                { SD_BUS_ERROR_DISCONNECTED, STATUS_NO_SERVICE },
+        };
+
+        for (gsize i = 0; i < G_N_ELEMENTS(statuses); i++)
+                if (strcmp(name, statuses[i].name) == 0)
+                        return statuses[i].status;
+        /* The service could not be started: Spawn.*, or systemd's own. */
+        return g_str_has_prefix(name, "org.freedesktop.DBus.Error.Spawn.") ||
+                               g_str_has_prefix(name, "org.freedesktop.systemd1.")
+                       ? STATUS_NO_SERVICE
+                       : STATUS_ERROR;
+}
+
+static void take_bus_error(const sd_bus_error *bus_error, int r, char **name, GError **error)
+{
+        const char *error_name = bus_error->name ? bus_error->name : "";
+        Status status = bus_error->name ? status_of(error_name) : STATUS_ERROR;
+
+        if (r == -ECONNRESET || r == -ENOTCONN)
+                status = STATUS_NO_SERVICE;
+        if (name)
+                *name = g_strdup(error_name);
+        g_set_error_literal(error, CLIENT_ERROR, (int) status,
+                            bus_error->message && *bus_error->message ? bus_error->message : g_strerror(-r));
+}
+
+GVariant *client_call(Client *client, const char *path, const char *interface, const char *member,
+                      GVariant *parameters, char **name, GError **error)
+{
+        g_autoptr(GVariant) tuple = g_variant_ref_sink(parameters ? parameters : g_variant_new("()"));
+        g_autoptr(sd_bus_message) call = NULL;
+        g_autoptr(sd_bus_message) reply = NULL;
+        sd_bus_error bus_error = SD_BUS_ERROR_NULL;
+        GVariant *value = NULL;
+        int r = sd_bus_message_new_method_call(client->bus, &call, BLOCKJOBD, path, interface, member);
+
+        if (r >= 0)
+                r = variant_to_message(call, tuple);
+        if (r >= 0)
+                r = sd_bus_call(client->bus, call, 0, &bus_error, &reply);
+        if (r >= 0)
+                r = variant_from_message(reply, &value);
+        if (r < 0)
+                take_bus_error(&bus_error, r, name, error);
+        sd_bus_error_free(&bus_error);
+        return value;
+}
+
+GVariant *client_properties(Client *client, const char *path, const char *interface, GError **error)
+{
+        g_autoptr(GVariant) reply = client_call(client, path, "org.freedesktop.DBus.Properties", "GetAll",
+                                                g_variant_new("(s)", interface), NULL, error);
+
+        return reply ? g_variant_get_child_value(reply, 0) : NULL;
+}
+
+GVariant *client_objects(Client *client, GError **error)
+{
+        g_autoptr(GVariant) reply = client_call(client, BLOCKJOBD_ROOT, "org.freedesktop.DBus.ObjectManager",
+                                                "GetManagedObjects", NULL, NULL, error);
+
+        return reply ? g_variant_get_child_value(reply, 0) : NULL;
+}
+
+GVariant *objects_find(GVariant *objects, const char *path, const char *interface)
+{
+        g_autoptr(GVariant) interfaces = NULL;
+        GVariantIter iter;
+        const char *each;
+        GVariant *value;
+
+        g_variant_iter_init(&iter, objects);
+        while (g_variant_iter_next(&iter, "{&o@a{sa{sv}}}", &each, &value)) {
+                if (strcmp(each, path) == 0) {
+                        interfaces = value;
+                        break;
+                }
+                g_variant_unref(value);
+        }
+        return interfaces ? g_variant_lookup_value(interfaces, interface, G_VARIANT_TYPE_VARDICT) : NULL;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <glib.h>
+#include <systemd/sd-bus.h>
+
+/* Messages of sd-bus as GVariants, so that all other code reads and writes one kind of value. Both return a
+ * negative errno of sd-bus where they fail. File descriptors are not supported: no call here passes one. */
+
+/* What is left in the message, as a tuple. */
+int variant_from_message(sd_bus_message *message, GVariant **value);
+
+/* Appends each member of the tuple. */
+int variant_to_message(sd_bus_message *message, GVariant *tuple);
