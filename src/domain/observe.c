@@ -271,9 +271,10 @@ static void image_use_free(gpointer data)
 
 static void add_use(GPtrArray *uses, const char *path, char *user)
 {
-        ImageUse *use = g_new(ImageUse, 1);
+        ImageUse *use = g_new0(ImageUse, 1);
 
-        *use = (ImageUse){ g_strdup(path), user };
+        use->path = g_strdup(path);
+        use->user = user;
         g_ptr_array_add(uses, use);
 }
 

@@ -38,14 +38,13 @@ static void check_free(Check *check)
 
 static void identify(const GPtrArray *paths, GArray *ids)
 {
-        for (guint i = 0; i < paths->len; i++) {
-                const char *path = paths->pdata[i];
-                FileId id = { 0 };
-                struct stat st;
+        g_autofree FileSeen *seen = files_seen(paths);
 
-                if (*path == '/' && stat(path, &st) == 0)
-                        id = (FileId){ S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev,
-                                       S_ISBLK(st.st_mode) ? 0 : st.st_ino };
+        for (guint i = 0; i < paths->len; i++) {
+                const struct stat *st = &seen[i].st;
+                FileId id = { S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev,
+                              S_ISBLK(st->st_mode) ? 0 : st->st_ino };
+
                 g_array_append_val(ids, id);
         }
 }

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include "base/json.h"
+#include "base/patience.h"
 
 /* Images that a commit has made invalid: they stand on one that has been changed under them. What is known
  * of each is enough to tell it from another file that takes its place later. */
@@ -60,28 +61,48 @@ static gint64 nanoseconds(const struct statx_timestamp *time)
         return (gint64) time->tv_sec * G_GINT64_CONSTANT(1000000000) + time->tv_nsec;
 }
 
-static gboolean look_at(const char *path, Stale *seen)
+/* Inode 0: there is no such file. */
+static void look_at(const char *path, gpointer data)
 {
+        Stale *seen = data;
         struct statx st;
 
         if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_MTIME | STATX_BTIME, &st) < 0 ||
             !S_ISREG(st.stx_mode))
-                return FALSE;
+                return;
         *seen = (Stale){ .device = makedev(st.stx_dev_major, st.stx_dev_minor),
                          .inode = st.stx_ino,
                          .birth = st.stx_mask & STATX_BTIME ? nanoseconds(&st.stx_btime) : 0,
                          .changed = nanoseconds(&st.stx_mtime) };
-        return TRUE;
 }
 
-/* In a thread, as are all that look at files: the file is still that one, and with `unchanged` nobody has
- * written to it. */
-static gboolean is_there(const Stale *stale, gboolean unchanged)
+static gboolean is_same(const Stale *stale, const Stale *now)
 {
-        Stale now;
+        return now->inode && now->device == stale->device && now->inode == stale->inode &&
+               now->birth == stale->birth;
+}
 
-        return look_at(stale->path, &now) && now.device == stale->device && now.inode == stale->inode &&
-               now.birth == stale->birth && (!unchanged || now.changed == stale->changed);
+/* In a thread, as are all that look at files: takes out of `list` what is another file by now or none, and
+ * with `unchanged` what somebody has written to, or may have. `gone` (NULL = nobody) gets it. */
+static void sort_out(GPtrArray *list, gboolean unchanged, GPtrArray *gone)
+{
+        g_autoptr(GPtrArray) paths = g_ptr_array_new();
+        g_autofree gboolean *answered = g_new0(gboolean, list->len);
+        g_autofree Stale *now = NULL;
+
+        for (guint i = 0; i < list->len; i++)
+                g_ptr_array_add(paths, ((Stale *) list->pdata[i])->path);
+        now = patience_look(paths, look_at, sizeof *now, answered);
+        for (guint i = list->len; i-- > 0;) {
+                const Stale *stale = list->pdata[i];
+
+                if (answered[i] ? is_same(stale, &now[i]) && (!unchanged || now[i].changed == stale->changed)
+                                : !unchanged)
+                        continue;
+                if (gone)
+                        g_ptr_array_add(gone, copy(stale, NULL));
+                g_ptr_array_remove_index(list, i);
+        }
 }
 
 const char *stale_base(const GPtrArray *list, guint64 device, guint64 inode)
@@ -157,9 +178,7 @@ static void run_question(GTask *task, gpointer source, gpointer data, GCancellab
 
         (void) source;
         (void) cancellable;
-        for (guint i = question->list->len; i-- > 0;)
-                if (!is_there(question->list->pdata[i], question->unchanged))
-                        g_ptr_array_remove_index(question->list, i);
+        sort_out(question->list, question->unchanged, NULL);
         g_task_return_boolean(task, TRUE);
 }
 
@@ -212,20 +231,19 @@ static void addition_free(gpointer data)
 static void run_addition(GTask *task, gpointer source, gpointer data, GCancellable *cancellable)
 {
         const Addition *addition = data;
+        g_autofree gboolean *answered = g_new0(gboolean, addition->paths->len);
+        g_autofree Stale *seen = NULL;
 
         (void) source;
         (void) cancellable;
-        for (guint i = 0; i < addition->list->len; i++)
-                if (!is_there(addition->list->pdata[i], FALSE))
-                        g_ptr_array_add(addition->gone, copy(addition->list->pdata[i], NULL));
+        sort_out(addition->list, FALSE, addition->gone);
+        seen = patience_look(addition->paths, look_at, sizeof *seen, answered);
         for (guint i = 0; i < addition->paths->len; i++) {
-                Stale seen;
-
-                if (!look_at(addition->paths->pdata[i], &seen))
+                if (!seen[i].inode)
                         continue;
-                seen.path = addition->paths->pdata[i];
-                seen.base = addition->base;
-                g_ptr_array_add(addition->found, copy(&seen, NULL));
+                seen[i].path = addition->paths->pdata[i];
+                seen[i].base = addition->base;
+                g_ptr_array_add(addition->found, copy(&seen[i], NULL));
         }
         g_task_return_boolean(task, TRUE);
 }

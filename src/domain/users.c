@@ -2,15 +2,17 @@
 #include "domain/engine-private.h"
 
 #include <string.h>
-#include <sys/stat.h>
 
 #include "image/inspect.h"
+#include "image/locks.h"
+#include "job/users.h"
 
 /* What there is to be seen of any image, and who uses it. */
 
 typedef struct {
         GPtrArray *layers; /* ImageLayer */
         GPtrArray *uses;   /* ImageUse of all disks */
+        GArray *qemus;     /* guint32: the processes that have them open */
         GPtrArray *users;  /* for each layer: char * of who uses it */
         Engine *engine;
         ImageSeen seen;
@@ -21,21 +23,48 @@ static void look_free(Look *look)
 {
         g_ptr_array_unref(look->layers);
         g_ptr_array_unref(look->uses);
+        g_array_unref(look->qemus);
         g_ptr_array_unref(look->users);
         g_free(look);
 }
 
 static void compare(const Look *look, const ImageUse *use)
 {
-        struct stat st;
-        gboolean there = *use->path == '/' && stat(use->path, &st) == 0;
+        const FileSeen *seen = &use->seen;
 
         for (guint i = 0; i < look->layers->len; i++) {
                 const ImageLayer *layer = look->layers->pdata[i];
 
                 if (strcmp(layer->source, use->path) == 0 ||
-                    (there && layer->inode && st.st_ino == layer->inode && st.st_dev == layer->device))
+                    (seen->there && layer->inode && seen->st.st_ino == layer->inode &&
+                     seen->st.st_dev == layer->device))
                         g_ptr_array_add(look->users->pdata[i], g_strdup(use->user));
+        }
+}
+
+static gboolean is_qemu_of_ours(const Look *look, guint32 pid)
+{
+        for (guint i = 0; i < look->qemus->len; i++)
+                if (g_array_index(look->qemus, guint32, i) == pid)
+                        return TRUE;
+        return FALSE;
+}
+
+static void add_lock_holders(const Look *look, guint index)
+{
+        const ImageLayer *layer = look->layers->pdata[index];
+        g_autoptr(GPtrArray) holders = NULL;
+
+        if (!layer->inode || layer->is_block)
+                return;
+        holders = lock_holders(layer->device, layer->inode, 0);
+        for (guint i = 0; i < holders->len; i++) {
+                const LockHolder *holder = holders->pdata[i];
+                g_autofree char *name = lock_holder_name(holder);
+
+                if (!holder->pid || !is_qemu_of_ours(look, holder->pid))
+                        g_ptr_array_add(look->users->pdata[index],
+                                        g_strdup_printf("%s, which has locked it", name));
         }
 }
 
@@ -47,8 +76,11 @@ static void find_users(GTask *task, gpointer source, gpointer data, GCancellable
         (void) cancellable;
         for (guint i = 0; i < look->layers->len; i++)
                 g_ptr_array_add(look->users, g_ptr_array_new_with_free_func(g_free));
+        image_uses_look(look->uses);
         for (guint i = 0; i < look->uses->len; i++)
                 compare(look, look->uses->pdata[i]);
+        for (guint i = 0; i < look->layers->len; i++)
+                add_lock_holders(look, i);
         g_task_return_boolean(task, TRUE);
 }
 
@@ -87,6 +119,7 @@ static void on_stale_seen(const GPtrArray *stale, gpointer data)
         Look *look = data;
         g_autofree gboolean *is_stale = g_new0(gboolean, look->layers->len);
         g_autoptr(GPtrArray) unknown = NULL;
+        g_autofree char *unanswered = NULL;
 
         /* Whoever reads through an invalid one is no better. */
         for (guint i = look->layers->len; i-- > 0;) {
@@ -98,6 +131,9 @@ static void on_stale_seen(const GPtrArray *stale, gpointer data)
                         add_overlays(look, i);
         }
         unknown = engine_list_unknown(look->engine);
+        unanswered = users_unknown(look->uses);
+        if (unanswered)
+                g_ptr_array_add(unknown, g_steal_pointer(&unanswered));
         look->seen(look->layers, look->users, is_stale, unknown, NULL, look->data);
         look_free(look);
 }
@@ -135,12 +171,21 @@ static void on_inspected(GPtrArray *layers, const GError *error, gpointer data)
         image_index_refresh(look->engine->index, REFRESH_MILLISECONDS, on_refreshed, look);
 }
 
+static void add_qemus(Look *look, const GPtrArray *domains)
+{
+        for (guint i = 0; i < domains->len; i++)
+                g_array_append_val(look->qemus, ((Domain *) domains->pdata[i])->pid);
+}
+
 void engine_inspect_image(Engine *engine, const char *path, const char *format, ImageSeen seen,
                           gpointer data)
 {
         Look *look = g_new0(Look, 1);
 
         look->uses = engine_list_uses(engine, NULL, NULL);
+        look->qemus = g_array_new(FALSE, FALSE, sizeof(guint32));
+        add_qemus(look, engine->domains);
+        add_qemus(look, engine->storages);
         look->engine = engine;
         look->users = g_ptr_array_new_with_free_func((GDestroyNotify) g_ptr_array_unref);
         look->seen = seen;

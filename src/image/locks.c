@@ -110,3 +110,9 @@ GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but)
                 add(holders, device, inode, NULL);
         return holders;
 }
+
+char *lock_holder_name(const LockHolder *holder)
+{
+        return holder->pid ? g_strdup_printf("process %u (%s)", holder->pid, holder->program)
+                           : g_strdup("a process that cannot be looked at");
+}

@@ -16,3 +16,5 @@ typedef struct {
  * What cannot be seen from here, of another PID namespace, has pid 0 and the program "". Blocks for as long
  * as it takes to read /proc: from a thread. */
 GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but);
+/* For messages: "process 42 (qemu-img)". */
+char *lock_holder_name(const LockHolder *holder);

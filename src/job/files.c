@@ -21,6 +21,7 @@ typedef struct Work {
         gboolean (*run)(struct Work *work, GError **error);
         void (*apply)(struct Work *work); /* in the main loop, where `run` had no error; may be NULL */
         char *path, *other, *text;
+        char *unknown; /* what `run` could not tell, for a warning */
         GPtrArray *paths, *changed, *uses;
         GPtrArray *files, *images; /* FileIdentity */
         gboolean exists, is_block, reuse;
@@ -39,6 +40,7 @@ static void work_free(gpointer data)
         g_free(work->path);
         g_free(work->other);
         g_free(work->text);
+        g_free(work->unknown);
         g_clear_pointer(&work->paths, g_ptr_array_unref);
         g_clear_pointer(&work->changed, g_ptr_array_unref);
         g_clear_pointer(&work->uses, g_ptr_array_unref);
@@ -70,6 +72,8 @@ static void on_work_done(GObject *source, GAsyncResult *result, gpointer data)
         (void) data;
         if (g_task_propagate_boolean(G_TASK(result), &error) && work->apply)
                 work->apply(work);
+        if (work->unknown && job->host)
+                job->host->observer->warning(job, work->unknown, job->host->observer_data);
         work->done(job, error);
 }
 
@@ -208,18 +212,40 @@ static void identify(GPtrArray *files, const char *path, const struct stat *st)
                 add_identity(files, path, st->st_dev, st->st_ino);
 }
 
-/* `files` (NULL = none) gets what it is. */
-static gboolean check_changed(Work *work, const char *path, GPtrArray *files, GError **error)
+/* A disk of somebody else on storage that hangs is no reason to refuse a job, for nothing could be done
+ * about it. */
+static void look_at_uses(Work *work)
 {
-        struct stat st;
-        gboolean seen = *path == '/' && stat(path, &st) == 0;
+        if (!work->uses)
+                return;
+        image_uses_look(work->uses);
+        work->unknown = users_unknown(work->uses);
+}
 
-        if (!users_check(work->job, work->uses, path, seen ? &st : NULL,
-                         "the job changes it or makes it invalid; option 'force' does it all the same",
-                         error))
-                return FALSE;
-        if (seen && files)
-                identify(files, path, &st);
+/* `files` (NULL = none) gets what they are. */
+static gboolean check_changed(Work *work, const GPtrArray *paths, GPtrArray *files, GError **error)
+{
+        g_autofree FileSeen *seen = files_seen(paths);
+
+        look_at_uses(work);
+        for (guint i = 0; i < paths->len; i++) {
+                const char *path = paths->pdata[i];
+
+                if (!seen[i].answered) {
+                        g_set_error(error, BJ_ERROR, BJ_ERROR_TIMEOUT,
+                                    "'%s' cannot be looked at: what it lies "
+                                    "on does not answer",
+                                    path);
+                        return FALSE;
+                }
+                if (!users_check(
+                            work->job, work->uses, path, seen[i].there ? &seen[i].st : NULL,
+                            "the job changes it or makes it invalid; option 'force' does it all the same",
+                            error))
+                        return FALSE;
+                if (seen[i].there && files)
+                        identify(files, path, &seen[i].st);
+        }
         return TRUE;
 }
 
@@ -227,9 +253,8 @@ static gboolean run_examine(Work *work, GError **error)
 {
         work->files = identities_new();
         work->images = identities_new();
-        for (guint i = 0; i < work->changed->len; i++)
-                if (!check_changed(work, work->changed->pdata[i], work->images, error))
-                        return FALSE;
+        if (!check_changed(work, work->changed, work->images, error))
+                return FALSE;
         for (guint i = 0; i < work->paths->len; i++) {
                 const char *path = work->paths->pdata[i];
                 struct stat st;
@@ -362,10 +387,7 @@ GPtrArray *files_names(const GPtrArray *files)
 
 static gboolean run_check_users(Work *work, GError **error)
 {
-        for (guint i = 0; i < work->paths->len; i++)
-                if (!check_changed(work, work->paths->pdata[i], NULL, error))
-                        return FALSE;
-        return TRUE;
+        return check_changed(work, work->paths, NULL, error);
 }
 
 void files_check_users(Job *job, GPtrArray *uses, FilesDone done)
@@ -438,6 +460,7 @@ static gboolean run_examine_target(Work *work, GError **error)
 {
         struct stat st;
 
+        look_at_uses(work);
         if (stat(work->other, &st) == 0)
                 return examine_existing(work, &st, error);
         if (errno == ENOENT)

@@ -5,6 +5,7 @@
 
 #include "graph/chain.h"
 #include "graph/graph.h"
+#include "image/seen.h"
 #include "job/options.h"
 #include "journal/journal.h"
 #include "qmp/capabilities.h"
@@ -130,11 +131,6 @@ typedef struct {
         /* The job never came to be, or was dropped: the last call for it. */
         void (*dropped)(Job *job, gpointer data);
 } JobObserver;
-
-/* An image that a disk of some domain uses, and who that is, for messages. */
-typedef struct {
-        char *path, *user;
-} ImageUse;
 
 /* What a job may use of the domain that it runs in. */
 struct JobHost {

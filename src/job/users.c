@@ -37,9 +37,7 @@ static gboolean check_locks(const Job *job, const char *path, const struct stat 
         for (guint i = 0; i < holders->len; i++) {
                 const LockHolder *holder = holders->pdata[i];
 
-                g_autofree char *who =
-                        holder->pid ? g_strdup_printf("process %u (%s)", holder->pid, holder->program)
-                                    : g_strdup("a process that cannot be looked at");
+                g_autofree char *who = lock_holder_name(holder);
 
                 g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is locked by %s: %s", path, who,
                             consequence);
@@ -48,13 +46,27 @@ static gboolean check_locks(const Job *job, const char *path, const struct stat 
         return TRUE;
 }
 
+char *users_unknown(const GPtrArray *uses)
+{
+        for (guint i = 0; uses && i < uses->len; i++) {
+                const ImageUse *use = uses->pdata[i];
+
+                if (!use->seen.answered)
+                        return g_strdup_printf(
+                                "'%s', which %s uses: it does not answer, and is known by its "
+                                "name alone",
+                                use->path, use->user);
+        }
+        return NULL;
+}
+
 gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, const struct stat *st,
                      const char *consequence, GError **error)
 {
         for (guint i = 0; uses && i < uses->len; i++) {
                 const ImageUse *use = uses->pdata[i];
 
-                if (strcmp(use->path, path) != 0 && !(st && users_is_file(use->path, st)))
+                if (strcmp(use->path, path) != 0 && !(st && file_seen_is_same(&use->seen, st)))
                         continue;
                 g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is used by %s: %s", path,
                             use->user, consequence);

@@ -10,8 +10,11 @@
 /* Whether `path` is that file. */
 gboolean users_is_file(const char *path, const struct stat *wanted);
 
-/* FALSE with ImageInUse where one of `uses` (ImageUse, NULL = do not look at all) is `path`, by name or by
- * file, or where a process that is not the job's QEMU has locks on it. `st` NULL: it is no file that can be
- * seen. `consequence` ends the message. */
+/* FALSE with ImageInUse where one of `uses` (ImageUse, looked at; NULL = do not look at all) is `path`, by
+ * name or by file, or where a process that is not the job's QEMU has locks on it. `st` NULL: it is no file
+ * that can be seen. `consequence` ends the message. */
 gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, const struct stat *st,
                      const char *consequence, GError **error);
+
+/* Says where that check could not tell, NULL = it could. */
+char *users_unknown(const GPtrArray *uses);

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """An image that another domain uses as well: each method that would change it is refused, and says who it is."""
 
+import os
+
 import pytest
 from kit import images
 from kit.bus import refused
+from kit.hanging import hanging
+from kit.own import disk_xml, domain_xml
 
 SIZE = images.SIZE
 
@@ -67,3 +71,22 @@ def test_resize(lab):
     assert disk["Capacity"] == SIZE
     disk.resize(2 * SIZE, force=True)
     assert disk["Capacity"] == 2 * SIZE
+
+
+def test_disk_on_storage_that_hangs(lab, own):
+    """It holds up no job on another disk, and is told to be unknown."""
+    far = f"{lab.directory}/far"
+    os.mkdir(far)
+    chain = images.layers(lab.directory, 3)
+    other = own.define(domain_xml(lab.unique_name(), disk_xml(images.two_layers(far).top.path)))
+    machine, _, disk = lab.standard(chain)
+    position = lab.service.log.size()
+    with hanging(far):
+        disk.commit(top="[1]", base="[2]").wait_completed("completed")
+        layer = own.inspect(chain.top.path)[0]
+        assert [text for text in layer["unknown"] if far in text and other["Name"] in text]
+        disk.commit(auto="pivot").wait_completed("completed")
+    assert far in lab.service.log.since(position)
+    assert "unknown" not in own.inspect(chain.base.path)[0]
+    machine.quit()
+    images.assert_contents(chain.base, chain.contents[2])

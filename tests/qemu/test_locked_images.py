@@ -72,3 +72,22 @@ def test_force(lab):
         process.stdin.close()
     machine.quit()
     images.assert_contents(chain.base, chain.contents[2])
+
+
+def test_inspection_names_them(lab, reader):
+    """A process that has a layer locked is a user of it; the QEMUs of domains are told by their disks."""
+    chain = images.two_layers(lab.directory)
+    machine, _, _ = lab.standard(chain)
+    disk = f"disk 'vda' of domain '{machine.name}'"
+
+    def users():
+        layers, = lab.client.call("/org/blockjobd1", "Manager", "InspectImage", "(sa{sv})", chain.top.path, {})
+        return [layer["users"] for layer in layers]
+
+    assert users() == [[disk], [disk]]
+    process = reader(chain.base)
+    assert users() == [[disk], [disk, f"process {process.pid} (qemu-io), which has locked it"]]
+    process.stdin.write("quit\n")
+    process.stdin.flush()
+    process.wait(20)
+    assert users() == [[disk], [disk]]
