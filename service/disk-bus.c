@@ -12,6 +12,7 @@
 #include "job/pull.h"
 #include "job/resize.h"
 #include "job/snapshot.h"
+#include "log.h"
 #include "options.h"
 #include "request.h"
 
@@ -174,6 +175,14 @@ static void on_started(Job *job, const GError *error, gpointer data)
                 request_reply_object(request, job_path(job));
 }
 
+static void log_force(const Request *request, const Disk *disk, const JobDriver *driver)
+{
+        log_event(LOG_WARNING, MESSAGE_NONE, disk->domain, NULL, NULL,
+                  "domain '%s': uid %u asks for a %s of disk '%s' with the option 'force': it is not looked "
+                  "at who else uses the images, nor whether there is room",
+                  disk->domain->name, request->uid, driver->type, disk->target);
+}
+
 /* What comes before the options in the message has been read: `target` or a copy of `fd`, which is taken, or
  * neither. `name` and `number` add one more option that is an argument on the bus; NULL = none. */
 static void start(Request *request, const JobDriver *driver, const OptionRule *rules, const char *target,
@@ -191,6 +200,8 @@ static void start(Request *request, const JobDriver *driver, const OptionRule *r
                         close(fd);
                 return;
         }
+        if (options_flag(options, "force"))
+                log_force(request, disk, driver);
         if (name)
                 options_add(options, name, 't', NULL, number);
         engine_start_job(disk, driver, g_steal_pointer(&options), target, fd, request->uid,

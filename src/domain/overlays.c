@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "base/error.h"
+#include "job/files.h"
 
 /* Whether somebody else's overlay stands on an image that a job changes: of the images in the configured
  * directories, all those that no disk uses as well. */
@@ -198,6 +199,14 @@ static void list_disks(Check *check, const Disk *own)
         }
 }
 
+/* They are out of the chain by the time that they are to be removed. */
+static void add_stale(GPtrArray *paths, const Job *job)
+{
+        g_autoptr(GPtrArray) names = files_names(job->stale);
+
+        g_ptr_array_extend_and_steal(paths, g_steal_pointer(&names));
+}
+
 void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooked done)
 {
         Engine *engine = host->observer_data;
@@ -223,6 +232,7 @@ void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooke
                           done };
         for (guint i = 0; disk && i < disk->chain->layers->len; i++)
                 g_ptr_array_add(check->own, g_strdup(chain_layer(disk->chain, i)->source));
+        add_stale(check->own, job);
         if (options_flag(job->options, "force"))
                 list_disks(check, disk);
         image_index_refresh(engine->index, REFRESH_MILLISECONDS, on_refreshed, check);

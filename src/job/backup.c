@@ -123,6 +123,7 @@ static const JobStep steps[] = {
         { "ask", ask_cancel_state, ask_cancel_run },
         { "reach-pending", reach_pending_state, NULL },
         { "check-snapshot", check_snapshot_state, check_snapshot_run },
+        { "check-users", check_users_state, check_users_run },
         { "flush", flush_state, flush_run },
         { "finalize", finalize_state, finalize_single_run },
         { "conclude", conclude_state, NULL },

@@ -238,6 +238,7 @@ static const JobStep steps[] = {
         { "say-ready", say_ready_state, say_ready_run },
         { "decide", decide_state, decide_run },
         { "record-decision", record_decision_state, record_decision_run },
+        { "check-users", check_users_before_pivot_state, check_users_before_pivot_run },
         { "attach-chain", attach_chain_state, attach_chain_run },
         { "ask", ask_state, ask_run },
         { "reach-pending", reach_pending_state, NULL },

@@ -24,7 +24,7 @@ typedef struct Work {
         char *unknown; /* what `run` could not tell, for a warning */
         GPtrArray *paths, *changed, *uses;
         GPtrArray *files, *images; /* FileIdentity */
-        gboolean exists, is_block, reuse;
+        gboolean exists, is_block, reuse, closed;
         const char *(*each)(const struct Work *work, const FileIdentity *file); /* NULL: nothing is wrong */
         const char *complaint;
         gboolean other_boot; /* the numbers of devices may be others by now */
@@ -239,7 +239,8 @@ static gboolean check_changed(Work *work, const GPtrArray *paths, GPtrArray *fil
                         return FALSE;
                 }
                 if (!users_check(
-                            work->job, work->uses, path, seen[i].there ? &seen[i].st : NULL,
+                            work->closed ? NULL : work->job, work->uses, path,
+                            seen[i].there ? &seen[i].st : NULL,
                             "the job changes it or makes it invalid; option 'force' does it all the same",
                             error))
                         return FALSE;
@@ -390,11 +391,12 @@ static gboolean run_check_users(Work *work, GError **error)
         return check_changed(work, work->paths, NULL, error);
 }
 
-void files_check_users(Job *job, GPtrArray *uses, FilesDone done)
+void files_check_users(Job *job, GPtrArray *paths, gboolean closed, GPtrArray *uses, FilesDone done)
 {
         Work *work = work_new(job, run_check_users, NULL, done);
 
-        work->paths = files_names(job->images);
+        work->paths = paths;
+        work->closed = closed;
         work->uses = uses;
         work_start(work);
 }

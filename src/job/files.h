@@ -51,8 +51,9 @@ void files_remove_stale(Job *job, FilesDone done);
 void files_check_images(Job *job, FilesDone done);
 /* The paths of FileIdentity; `files` NULL: an empty list. */
 GPtrArray *files_names(const GPtrArray *files);
-/* Whether one of `uses` (ImageUse, taken, NULL = do not look) is one of job->images: ImageInUse. */
-void files_check_users(Job *job, GPtrArray *uses, FilesDone done);
+/* Whether one of `uses` (ImageUse, taken, NULL = do not look) is one of `paths` (char *, taken), or somebody
+ * has locks on one: ImageInUse. `closed`: the job's QEMU itself has none on them any more. */
+void files_check_users(Job *job, GPtrArray *paths, gboolean closed, GPtrArray *uses, FilesDone done);
 /* Adds one to job->images. */
 void files_note_image(Job *job, const char *path, guint64 device, guint64 inode);
 

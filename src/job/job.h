@@ -98,9 +98,11 @@ typedef struct {
         const char *mode;
         gboolean two_phase;
         const char
-                *automatic;  /* what `auto` is, where it is not given and no guest writes: "pivot", "keep" */
-        gboolean silent;     /* no object on the bus: who asked for it waits for its end */
-        gboolean external;   /* somebody else started it in QEMU */
+                *automatic; /* what `auto` is, where it is not given and no guest writes: "pivot", "keep" */
+        gboolean silent;    /* no object on the bus: who asked for it waits for its end */
+        gboolean external;  /* somebody else started it in QEMU */
+        /* What the images that it changes show stays the same, so that overlays of them stay valid. */
+        gboolean keeps_contents;
         gboolean adds_layer; /* a pivot puts its target above `below`, which is a new image */
         /* QEMU is not to keep the job when it is over. QEMU 7.2 crashes when it is asked for its nodes while
          * it keeps a block-stream. The price: its error is told once, by an event. */

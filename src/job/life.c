@@ -212,6 +212,8 @@ StepState record_decision_state(const Job *job)
 void job_refuse(Job *job, const GError *error)
 {
         job->record.decision = DECISION_NONE;
+        /* Until the next decision somebody else may come. */
+        job->users_checked = FALSE;
         g_clear_error(&job->refusal);
         job->refusal = g_error_copy(error);
         job->host->observer->refused(job, error, job->host->observer_data);
@@ -266,20 +268,31 @@ StepState reach_pending_state(const Job *job)
                                                                                               : STEP_WAIT;
 }
 
+/* What the job changes or makes invalid, and where it writes. */
+static GPtrArray *images_at_stake(const Job *job)
+{
+        GPtrArray *paths = files_names(job->images);
+
+        if (job->target && *job->target == '/' &&
+            !g_ptr_array_find_with_equal_func(paths, job->target, g_str_equal, NULL))
+                g_ptr_array_add(paths, g_strdup(job->target));
+        return paths;
+}
+
 static void on_disks_checked(Job *job, const GError *error)
 {
         JobLooked checked = job->users_done;
 
-        if (error)
+        if (error || job->driver->keeps_contents)
                 checked(job, error);
         else
-                plan_check_overlays(job, files_names(job->images), checked);
+                plan_check_overlays(job, images_at_stake(job), checked);
 }
 
 void life_check_users(Job *job, JobLooked checked)
 {
         job->users_done = checked;
-        files_check_users(job, plan_uses(job), on_disks_checked);
+        files_check_users(job, images_at_stake(job), FALSE, plan_uses(job), on_disks_checked);
 }
 
 StepState finalize_state(const Job *job)
@@ -463,16 +476,39 @@ static void on_deleted(Job *job, const GError *error)
         job_step_end(job);
 }
 
+static void on_delete_checked(Job *job, const GError *error)
+{
+        g_autoptr(GError) nothing = NULL;
+
+        if (!error) {
+                files_remove_stale(job, on_deleted);
+                return;
+        }
+        g_set_error(&nothing, BJ_ERROR, error->code, "nothing was deleted: %s", error->message);
+        on_deleted(job, nothing);
+}
+
+static void on_delete_disks_checked(Job *job, const GError *error)
+{
+        if (error)
+                on_delete_checked(job, error);
+        else
+                plan_check_overlays(job, files_names(job->stale), on_delete_checked);
+}
+
+/* What the job made invalid can be read all the same, by somebody who has begun to since it was planned. */
 void delete_run(Job *job)
 {
         g_autoptr(GError) error = NULL;
 
-        if (!job->left_behind) {
-                files_remove_stale(job, on_deleted);
-                return;
-        }
-        g_set_error(&error, BJ_ERROR, BJ_ERROR_FAILED, "nothing was deleted: %s", job->left_behind);
-        on_deleted(job, error);
+        if (job->left_behind) {
+                g_set_error(&error, BJ_ERROR, BJ_ERROR_FAILED, "%s", job->left_behind);
+                on_delete_checked(job, error);
+        } else if (options_flag(job->options, "force"))
+                on_delete_checked(job, NULL);
+        else
+                files_check_users(job, files_names(job->stale), TRUE, plan_uses(job),
+                                  on_delete_disks_checked);
 }
 
 StepState record_domain_state(const Job *job)

@@ -189,7 +189,7 @@ gboolean plan_take(Job *job, const Chain *chain, guint source_depth, guint deepe
 
 GPtrArray *plan_uses(const Job *job)
 {
-        return options_flag(job->options, "force") ? NULL : job->host->images(job->host, job);
+        return !job->host || options_flag(job->options, "force") ? NULL : job->host->images(job->host, job);
 }
 
 void plan_check_overlays(Job *job, GPtrArray *changed, JobLooked checked)

@@ -18,7 +18,7 @@ static gboolean check(const Job *job, GError **error)
         return FALSE;
 }
 
-static void on_examined(Job *job, const GError *error)
+static void on_overlays_checked(Job *job, const GError *error)
 {
         if (error) {
                 job_start_failed(job, error);
@@ -26,6 +26,15 @@ static void on_examined(Job *job, const GError *error)
         }
         job->target_node = g_strdup(job->source_node);
         job_step_end(job);
+}
+
+/* What an overlay shows stays as it is when what it stands on grows. */
+static void on_examined(Job *job, const GError *error)
+{
+        if (error || !options_flag(job->options, "shrink"))
+                on_overlays_checked(job, error);
+        else
+                plan_check_overlays(job, files_names(job->images), on_overlays_checked);
 }
 
 static void on_found(Job *job, const Chain *chain, int top, int base)

@@ -24,14 +24,12 @@ static guint32 pid_of_qemu(const Job *job)
         return process && sscanf(process, "/%u-", &pid) == 1 ? pid : 0;
 }
 
-static gboolean check_locks(const Job *job, const char *path, const struct stat *st, const char *consequence,
+static gboolean check_locks(guint32 qemu, const char *path, const struct stat *st, const char *consequence,
                             GError **error)
 {
-        guint32 qemu = pid_of_qemu(job);
         g_autoptr(GPtrArray) holders = NULL;
 
-        /* Locks of a QEMU that cannot be seen cannot be told from somebody else's. */
-        if (!st || !S_ISREG(st->st_mode) || qemu == 0)
+        if (!st || !S_ISREG(st->st_mode))
                 return TRUE;
         holders = lock_holders(st->st_dev, st->st_ino, qemu);
         for (guint i = 0; i < holders->len; i++) {
@@ -72,5 +70,8 @@ gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, co
                             use->user, consequence);
                 return FALSE;
         }
-        return !uses || check_locks(job, path, st, consequence, error);
+        /* Locks of a QEMU that cannot be seen cannot be told from somebody else's. */
+        if (!uses || (job && pid_of_qemu(job) == 0))
+                return TRUE;
+        return check_locks(job ? pid_of_qemu(job) : 0, path, st, consequence, error);
 }

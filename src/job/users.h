@@ -11,8 +11,8 @@
 gboolean users_is_file(const char *path, const struct stat *wanted);
 
 /* FALSE with ImageInUse where one of `uses` (ImageUse, looked at; NULL = do not look at all) is `path`, by
- * name or by file, or where a process that is not the job's QEMU has locks on it. `st` NULL: it is no file
- * that can be seen. `consequence` ends the message. */
+ * name or by file, or where a process that is not the job's QEMU has locks on it; `job` NULL: any process,
+ * since QEMU has closed it. `st` NULL: it is no file that can be seen. `consequence` ends the message. */
 gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, const struct stat *st,
                      const char *consequence, GError **error);
 
