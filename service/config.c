@@ -5,59 +5,144 @@
 
 #include "base/error.h"
 
-#define GROUP "Images"
-#define KEY "ImageDirectories"
+#define DAY (24 * 60 * 60)
+
+/* ---- kinds of values ---- */
+
+static gboolean take_directories(const char *value, gpointer field, char **error)
+{
+        g_auto(GStrv) directories = g_strsplit(value, ":", -1);
+
+        for (char **directory = directories; *directory; directory++)
+                if (**directory != '/') {
+                        *error = g_strdup_printf("'%s' is no absolute path", *directory);
+                        return FALSE;
+                }
+        g_strfreev(*(GStrv *) field);
+        *(GStrv *) field = g_steal_pointer(&directories);
+        return TRUE;
+}
+
+static gboolean take_number(const char *value, guint minimum, guint maximum, guint *field, char **error)
+{
+        guint64 number;
+
+        if (g_ascii_string_to_unsigned(value, 10, minimum, maximum, &number, NULL)) {
+                *field = (guint) number;
+                return TRUE;
+        }
+        *error = g_strdup_printf("'%s' is no number from %u to %u", value, minimum, maximum);
+        return FALSE;
+}
+
+static gboolean take_keep_seconds(const char *value, gpointer field, char **error)
+{
+        return take_number(value, 1, 365 * DAY, field, error);
+}
+
+static gboolean take_keep_count(const char *value, gpointer field, char **error)
+{
+        return take_number(value, 1, 10000, field, error);
+}
+
+static gboolean take_start_seconds(const char *value, gpointer field, char **error)
+{
+        return take_number(value, 1, DAY, field, error);
+}
+
+static gboolean take_user(const char *value, gpointer field, char **error)
+{
+        if (!*value) {
+                *error = g_strdup("there has to be a name");
+                return FALSE;
+        }
+        g_free(*(char **) field);
+        *(char **) field = g_strdup(value);
+        return TRUE;
+}
+
+const ConfigSetting config_settings[] = {
+        { "Images", "ImageDirectories", STATE_DIRECTORY "/images:/var/lib/libvirt/images", take_directories,
+          offsetof(Config, image_directories) },
+        { "Jobs", "KeepFinishedSec", "3600", take_keep_seconds, offsetof(Config, keep_finished_seconds) },
+        { "Jobs", "KeepFinished", "64", take_keep_count, offsetof(Config, keep_finished) },
+        { "Domains", "User", QEMU_USER, take_user, offsetof(Config, user) },
+        { "Domains", "StartSec", "60", take_start_seconds, offsetof(Config, start_seconds) },
+        { .name = NULL },
+};
+
+/* ---- the file ---- */
 
 void config_clear(Config *config)
 {
         g_clear_pointer(&config->image_directories, g_strfreev);
+        g_clear_pointer(&config->user, g_free);
 }
 
-static gboolean check_names(GKeyFile *file, const char *path, GError **error)
+static gboolean is_section(const char *name)
 {
-        g_auto(GStrv) groups = g_key_file_get_groups(file, NULL);
+        for (const ConfigSetting *setting = config_settings; setting->name; setting++)
+                if (strcmp(setting->section, name) == 0)
+                        return TRUE;
+        return FALSE;
+}
 
-        for (char **group = groups; *group; group++) {
-                g_auto(GStrv) keys = g_key_file_get_keys(file, *group, NULL, NULL);
+static const ConfigSetting *find(const char *section, const char *name)
+{
+        for (const ConfigSetting *setting = config_settings; setting->name; setting++)
+                if (strcmp(setting->section, section) == 0 && strcmp(setting->name, name) == 0)
+                        return setting;
+        return NULL;
+}
 
-                if (strcmp(*group, GROUP) != 0)
-                        return bj_refuse(error, "%s: there is no section [%s]", path, *group);
-                for (char **key = keys; *key; key++)
-                        if (strcmp(*key, KEY) != 0)
-                                return bj_refuse(error, "%s: there is no setting '%s' in [%s]", path, *key,
-                                                 *group);
+static gboolean take(Config *config, const ConfigSetting *setting, const char *value, const char *path,
+                     GError **error)
+{
+        g_autofree char *what = NULL;
+
+        return setting->take(value, (char *) config + setting->offset, &what) ||
+               bj_refuse(error, "%s: %s=: %s", path, setting->name, what);
+}
+
+static gboolean read_section(Config *config, GKeyFile *file, const char *section, const char *path,
+                             GError **error)
+{
+        g_auto(GStrv) keys = g_key_file_get_keys(file, section, NULL, NULL);
+
+        if (!is_section(section))
+                return bj_refuse(error, "%s: there is no section [%s]", path, section);
+        for (char **key = keys; *key; key++) {
+                const ConfigSetting *setting = find(section, *key);
+                g_autoptr(GError) failure = NULL;
+                g_autofree char *value = NULL;
+
+                if (!setting)
+                        return bj_refuse(error, "%s: there is no setting '%s' in [%s]", path, *key, section);
+                value = g_key_file_get_string(file, section, *key, &failure);
+                if (!value)
+                        return bj_refuse(error, "%s: %s", path, failure->message);
+                if (!take(config, setting, value, path, error))
+                        return FALSE;
         }
-        return TRUE;
-}
-
-static gboolean check_directories(const Config *config, const char *path, GError **error)
-{
-        for (char **directory = config->image_directories; *directory; directory++)
-                if (**directory != '/')
-                        return bj_refuse(error, "%s: " KEY ": '%s' is no absolute path", path, *directory);
         return TRUE;
 }
 
 gboolean config_read(Config *config, const char *path, GError **error)
 {
-        static const char *const usual_directories[] = { STATE_DIRECTORY "/images",
-                                                         "/var/lib/libvirt/images", NULL };
         g_autoptr(GKeyFile) file = g_key_file_new();
         g_autoptr(GError) failure = NULL;
+        g_auto(GStrv) sections = NULL;
         const char *name = path ? path : CONFIG_FILE;
 
-        g_key_file_set_list_separator(file, ':');
+        for (const ConfigSetting *setting = config_settings; setting->name; setting++)
+                if (!take(config, setting, setting->usual, name, error))
+                        return FALSE;
         if (!g_key_file_load_from_file(file, name, G_KEY_FILE_NONE, &failure) &&
             (path || !g_error_matches(failure, G_FILE_ERROR, G_FILE_ERROR_NOENT)))
                 return bj_refuse(error, "%s: %s", name, failure->message);
-        g_clear_error(&failure);
-        if (!check_names(file, name, error))
-                return FALSE;
-        if (g_key_file_has_key(file, GROUP, KEY, NULL)) {
-                config->image_directories = g_key_file_get_string_list(file, GROUP, KEY, NULL, &failure);
-                if (!config->image_directories)
-                        return bj_refuse(error, "%s: %s", name, failure->message);
-        } else
-                config->image_directories = g_strdupv((GStrv) usual_directories);
-        return check_directories(config, name, error);
+        sections = g_key_file_get_groups(file, NULL);
+        for (char **section = sections; *section; section++)
+                if (!read_section(config, file, *section, name, error))
+                        return FALSE;
+        return TRUE;
 }

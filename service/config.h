@@ -3,15 +3,25 @@
 
 #include <glib.h>
 
-/* The configuration file: a key file as GLib reads it, all of it may be left out.
- *
- *   [Images]
- *   # Where overlays are looked for that stand on an image: absolute, with a colon between two.
- *   ImageDirectories=/var/lib/blockjobd/images:/var/lib/libvirt/images
- */
+/* The configuration file: a key file as GLib reads it, all of it may be left out. What there is to be set
+ * stands in `config_settings`; units/blockjobd.conf has each of them, and blockjobd.conf(5) tells of it. */
 typedef struct {
-        GStrv image_directories;
+        GStrv image_directories; /* absolute */
+        guint keep_finished_seconds;
+        guint keep_finished; /* of a domain */
+        char *user;
+        guint start_seconds;
 } Config;
+
+typedef struct {
+        const char *section, *name;
+        const char *usual; /* as it would stand in the file */
+        /* Takes the value into `field`. FALSE: it is none; `error` says what one is. */
+        gboolean (*take)(const char *value, gpointer field, char **error);
+        gsize offset; /* of the field in Config */
+} ConfigSetting;
+
+extern const ConfigSetting config_settings[]; /* ended by a NULL name */
 
 void config_clear(Config *config);
 

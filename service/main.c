@@ -175,7 +175,10 @@ static Surroundings *surroundings_of(Daemon *daemon, const Places *places, Confi
         surroundings->image_directories = g_steal_pointer(&config->image_directories);
         surroundings->runtime_directory = or_default(places->runtime_directory, RUNTIME_DIRECTORY);
         surroundings->log_directory = or_default(places->log_directory, LOG_DIRECTORY);
-        surroundings->user = or_default(places->user, QEMU_USER);
+        surroundings->user = or_default(places->user, config->user);
+        surroundings->start_seconds = config->start_seconds;
+        surroundings->keep_finished_seconds = config->keep_finished_seconds;
+        surroundings->keep_finished = config->keep_finished;
         /* A child of the service's would end with the service's unit. */
         surroundings->launcher = sd_booted() > 0 ? unit_launch : process_launch;
         surroundings->launcher_data = &daemon->service;
@@ -249,7 +252,7 @@ int main(int argc, char **argv)
                 { "log-dir", 0, 0, G_OPTION_ARG_FILENAME, &places.log_directory,
                   "Where the output of its own QEMUs goes (default: " LOG_DIRECTORY ")", "DIR" },
                 { "qemu-user", 0, 0, G_OPTION_ARG_STRING, &places.user,
-                  "Whose rights its own QEMUs have (default: " QEMU_USER ")", "USER" },
+                  "Whose rights its own QEMUs have (default: what the configuration says)", "USER" },
                 { "config", 0, 0, G_OPTION_ARG_FILENAME, &places.config,
                   "The configuration file (default: " CONFIG_FILE ")", "FILE" },
                 { "settle", 0, 0, G_OPTION_ARG_NONE, &daemon.settle,

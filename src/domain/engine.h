@@ -8,8 +8,6 @@
 
 #define DOMAINS_MAX 10000
 #define JOBS_PER_DOMAIN_MAX 64
-#define FINISHED_PER_DOMAIN_MAX 64
-#define FINISHED_SECONDS (60 * 60)
 
 typedef struct Engine Engine;
 

@@ -8,9 +8,6 @@
 #include "base/error.h"
 #include "base/test-point.h"
 
-/* A QEMU that is slow to come up is given so long. */
-#define LAUNCH_SECONDS 60
-
 void surroundings_free(Surroundings *surroundings)
 {
         g_strfreev(surroundings->image_directories);
@@ -152,7 +149,7 @@ static void on_launched(guint32 pid, const GError *error, gpointer data)
                 return;
         }
         launch->deadline =
-                g_get_monotonic_time() + (test_omits("patience") ? 0 : LAUNCH_SECONDS) * G_USEC_PER_SEC;
+                g_get_monotonic_time() + (gint64) launch->surroundings->start_seconds * G_USEC_PER_SEC;
         domain_attach(domain, -1, on_attached, launch);
 }
 

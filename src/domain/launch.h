@@ -10,7 +10,9 @@ typedef struct {
         GStrv image_directories; /* where overlays are looked for */
         char *runtime_directory; /* sockets, gone with the machine */
         char *log_directory;
-        char *user; /* whose rights QEMU has */
+        char *user;                                 /* whose rights QEMU has */
+        guint start_seconds;                        /* in which it opens its monitor */
+        guint keep_finished_seconds, keep_finished; /* jobs, of each domain at most so many */
         Launcher launcher;
         gpointer launcher_data;
 } Surroundings;

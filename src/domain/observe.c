@@ -396,10 +396,11 @@ void engine_expire_finished(Engine *engine)
 
         for (guint i = 0; i < engine->jobs->len;) {
                 Job *job = engine->jobs->pdata[i];
-                gint64 end = job->end_time + (gint64) FINISHED_SECONDS * G_USEC_PER_SEC;
+                gint64 end = job->end_time +
+                             (gint64) engine->surroundings->keep_finished_seconds * G_USEC_PER_SEC;
 
                 if (!is_needed(engine, job) &&
-                    (end <= now || finished_after(engine, i) >= FINISHED_PER_DOMAIN_MAX)) {
+                    (end <= now || finished_after(engine, i) >= engine->surroundings->keep_finished)) {
                         engine_remove_job(engine, job, NULL, NULL);
                         continue;
                 }

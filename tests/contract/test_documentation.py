@@ -106,3 +106,15 @@ def test_manual_page_names_the_interfaces():
     for name in NAMES:
         assert f"{PREFIX}{name}" in page
         assert names_of(name, "property")
+
+
+def test_manual_page_of_the_settings_has_each_with_its_default():
+    page = text("docs/blockjobd.conf.5").replace("\\-", "-")
+    section = ""
+    for line in text("units/blockjobd.conf").splitlines():
+        if line.startswith("["):
+            section = page.split(f".SS {line}\n")[1].split(".S")[0]
+        elif setting := re.match(r"#(\w+)=(.*)", line):
+            name, usual = setting.groups()
+            described = section.split(f".IR {name} =\n")[1].split(".TP")[0]
+            assert f"Default: {usual}." in described, name

@@ -46,6 +46,7 @@ class Service:
         self.disturbed = False
         # How the daemon that runs was told to behave in other ways than it does for everybody.
         self.points = {}
+        self.settings = None
 
     @property
     def state_directory(self):
@@ -79,10 +80,10 @@ class Service:
         self.terminate_later(self.pid())
         self.wait_gone()
 
-    def launch(self, state_directory=None, variables=None, **points):
+    def launch(self, state_directory=None, variables=None, settings=None, **points):
         """Starts the daemon without waiting for anything; where it shall have a state of its own, on that.
 
-        variables: more for its environment. points: stop_at, wait_at, trace and omit, as src/base/test-point.h
+        variables: more for its environment. settings: the text of its configuration file. points: stop_at, wait_at, trace and omit, as src/base/test-point.h
         has them.
         """
         self.disturbed = True
@@ -92,10 +93,16 @@ class Service:
                 process.wait(DEADLINE)
         self.points = {name: value for name, value in points.items() if value is not None}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(POINTS)}
+        self.settings = settings
         environment |= {POINTS + name.upper(): value for name, value in self.points.items()} | (variables or {})
         command = os.environ["BLOCKJOBD"]
         if state_directory:
             command += f" --state-dir '{state_directory}'"
+        if settings is not None:
+            path = f"{os.environ['BLOCKJOBD_IMAGES']}.conf"
+            with open(path, "w") as file:
+                file.write(settings)
+            command += f" --config '{path}'"
         process = self._spawn(command, environment)
         self.processes.append(process)
         return process
@@ -139,10 +146,10 @@ class Service:
                                     stdout=output, stderr=output, start_new_session=True)
 
     def ensure(self):
-        """A daemon without kill points, as every test may expect to find it."""
+        """A daemon without kill points and with the usual settings, as every test may expect to find it."""
         if not self.owned():
             self.start()
-        elif self.points:
+        elif self.points or self.settings is not None:
             self.restart()
 
     def stop_own(self):
