@@ -12,11 +12,13 @@ typedef struct Program {
         GMainLoop *loop;
         BlockjobdDisk *disk;
         BlockjobdJob *job;
+        gboolean asked; /* for the pivot; until its signal is here, the proxy still says "ready" */
         gboolean over;
         int status;
 } Program;
 
 static void look(Program *program);
+static void on_owner(Program *program);
 
 G_GNUC_NORETURN static void give_up(GError *error)
 {
@@ -59,7 +61,7 @@ static void watch(Program *program, gpointer proxy)
 {
         g_dbus_proxy_set_default_timeout(G_DBUS_PROXY(proxy), G_MAXINT);
         g_signal_connect_swapped(proxy, "g-properties-changed", G_CALLBACK(look), program);
-        g_signal_connect_swapped(proxy, "notify::g-name-owner", G_CALLBACK(look), program);
+        g_signal_connect_swapped(proxy, "notify::g-name-owner", G_CALLBACK(on_owner), program);
 }
 
 static gboolean take(Program *program, const char *path)
@@ -131,12 +133,20 @@ static void look(Program *program)
         }
         if (*result) {
                 tell_the_end(program, result);
-        } else if (g_str_equal(state, "ready")) {
-                if (blockjobd_job_call_pivot_sync(program->job, option("async"), NULL, &error))
+        } else if (g_str_equal(state, "ready") && !program->asked) {
+                program->asked = blockjobd_job_call_pivot_sync(program->job, option("async"), NULL, &error);
+                if (program->asked)
                         g_print("ready, pivot\n");
                 else if (!is_away(error) && !is_ending(error))
                         give_up(error);
         }
+}
+
+/* The service has gone away, and may have done so before it had recorded the pivot; or it is back. */
+static void on_owner(Program *program)
+{
+        program->asked = FALSE;
+        look(program);
 }
 
 int main(int argc, char *argv[])
