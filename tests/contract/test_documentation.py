@@ -7,7 +7,7 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-from contract.interfaces import NAMES, PREFIX, PROJECT, interface_file, names_of, policy_actions, table_rows, text
+from contract.interfaces import NAMES, PREFIX, interface_file, names_of, policy_actions, table_rows, text
 from gi.repository import Gio
 
 
@@ -83,12 +83,6 @@ def test_documentation_names_no_action_that_is_not_there():
     for name in NAMES:
         words = set(re.findall(r"org\.blockjobd1\.[a-z]+(?:-[a-z]+)+", text(interface_file(name))))
         assert words <= set(policy_actions()), name
-
-
-def test_manual_page_is_clean():
-    done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", "-b", PROJECT / "docs/blockjobd.8"],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_manual_page_has_the_options_of_the_daemon():
