@@ -130,6 +130,7 @@ def machine_with(lab, place, *names):
 
 
 PREPARED = {
+    "docs/from-virsh.md": ["base", "mid", "overlay"],
     "docs/programs.md": ["base"],
     "docs/restartable-commit.md": ["base", "mid2", "mid1", "top", "act"],
 }

@@ -38,15 +38,15 @@ def blocks(name):
 
 
 def console_steps(block):
-    """A command begins with "$ " or "# ", as whom it is typed, and goes on behind a backslash or in a here-document;
-    what follows it is what it prints."""
+    """A command begins with "$ " or "# ", as whom it is typed, and goes on behind a backslash or a "|"; what follows
+    it is what it prints."""
     steps, lines = [], block.text.splitlines()
     number = 0
     while number < len(lines):
         first = number
         assert lines[number][:2] in ("$ ", "# "), f"line {block.line + number}: '{lines[number]}' follows no command"
         command = lines[number][2:]
-        while command.endswith("\\"):
+        while command.endswith(("\\", "|")):
             number += 1
             command += "\n" + lines[number]
         number += 1
