@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Every command in README and the pages is run, in the order in which a reader types them.
+"""Every command in README, the pages and the examples of manual pages is run, in the order in which a reader types them.
 
 The rule: the fenced blocks of a document run one after the other in one shell, in a directory that looks like that of
 the project, as root, on the bus of tests/with-service. A block of the language "sh" has to succeed as a whole. In a
 block of the language "console" each command begins with "$ " or "# ", and what stands under it is what it has to print,
-where "…" is anything; it may fail where the document shows how. Blocks of other languages are no commands.
+where "…" is anything; it may fail where the document shows how. Blocks of other languages are no commands. The section
+EXAMPLES of a manual page is such a "console".
 """
 
 import os
@@ -19,7 +20,7 @@ import pytest
 from kit import images
 from kit.bus import BusError
 from kit.objects import Domain
-from kit.pages import blocks, documents, matches, steps, text
+from kit.pages import blocks, documents, manuals, matches, steps, text
 from kit.qemu import Machine
 from kit.waiting import wait_until
 
@@ -39,7 +40,7 @@ ELSEWHERE = [
 
 # What a block may be written in. Whatever else a document shows has the language "text".
 COMMANDS = {"sh", "console"}
-OTHERS = {"text", "c", "python", "js", "bash", "xml"}
+OTHERS = {"text", "bash", "c", "ini", "js", "json", "python", "xml"}
 
 DEADLINE = 60.0  # of one step
 END = "the end of a step:"
@@ -117,29 +118,33 @@ def reader(lab, place, interfaces):
 
 # What a document begins with, where that is more than nothing.
 
-def machine_with(lab, place, *names):
-    """The machine web, attached, with a disk vda of these images in /srv/vm, the base first."""
+def machine_with(lab, place, names, attach):
+    """The machine web, with a disk vda of these images in /srv/vm, the base first."""
     os.makedirs(f"{place}/vm")
     chain = images.Chain(f"{place}/vm")
     for number, name in enumerate(names):
         chain.add(images.stripes(number + 1, start=number * images.MIB), file_name=f"{name}.qcow2")
-    machine = Machine(f"{place}/vm", "web").add_virtio(chain).start()
-    lab.machines.append(machine)
-    lab.attach(machine)
-    return machine
+    machine = Machine(f"{place}/vm", "web").add_virtio(chain)
+    machine.monitor_path = f"{place}/vm/web.qmp"
+    lab.machines.append(machine.start())
+    if attach:
+        lab.attach(machine)
 
 
+# Which images, and whether the machine is attached already.
 PREPARED = {
-    "docs/from-virsh.md": ["base", "mid", "overlay"],
-    "docs/programs.md": ["base"],
-    "docs/restartable-commit.md": ["base", "mid2", "mid1", "top", "act"],
+    "docs/blockjobd.8": (["base", "overlay"], False),
+    "docs/from-virsh.md": (["base", "mid", "overlay"], True),
+    "docs/programs.md": (["base"], True),
+    "docs/restartable-commit.md": (["base", "mid2", "mid1", "top", "act"], True),
 }
 
 
-@pytest.mark.parametrize("name", documents())
+@pytest.mark.parametrize("name", documents() + manuals())
 def test_the_commands_do_what_the_document_says(name, reader, place, shell):
     if name in PREPARED:
         machine_with(reader, place, *PREPARED[name])
+    assert list(steps(name)) or name.endswith(".md")
     elsewhere = [block for document, block, _, _ in ELSEWHERE if document == name]
     for step in steps(name):
         if step.output is None and step.command in elsewhere:

@@ -9,6 +9,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from contract.interfaces import NAMES, PREFIX, contract, interface_file, text
 
+from kit.pages import from_roff
+
 from .conftest import found
 
 
@@ -70,16 +72,6 @@ def test_the_page_of_the_interfaces_has_every_member(sections):
         assert written == set(contract(name)), name
 
 
-def plain(line):
-    """A line of roff as it is read."""
-    line = re.sub(r"^\.\w+ ?", "", line)
-    line = re.sub(r"\\f[BIR]|\\&", "", line)
-    for written, read in (("\\(->", "->"), ("\\(aq", "'"), ("\\(ga", "`"), ("\\(ha", "^"), ("\\(ti", "~"), ("\\-", "-"),
-                          ("\\e", "\\")):
-        line = line.replace(written, read)
-    return line
-
-
 def words(lines):
     return re.findall(r"\w+", " ".join(lines))
 
@@ -87,7 +79,7 @@ def words(lines):
 def test_the_page_gives_every_signature(sections):
     for name in NAMES:
         for (what, member), found_there in contract(name).items():
-            shown = words([plain(sections[PREFIX + name, what, member][0])])
+            shown = words([from_roff(sections[PREFIX + name, what, member][0])])
             if what == "property":
                 expected = [member, *words([found_there["type"]])]
                 assert shown[:len(expected)] == expected
@@ -110,7 +102,7 @@ def test_the_page_says_every_word_of_the_xml(sections):
                 key = ("", "") if element.tag == "interface" else (element.tag, element.get("name"))
                 member = key[1]
                 lines = sections[PREFIX + name, *key]
-                said = words(map(plain, lines if not member else lines[1:]))
+                said = words(map(from_roff, lines if not member else lines[1:]))
                 expected = words(re.sub(r"@short_description:|^\s*\S+:", "", comment, count=1 if member else 2)
                                  .splitlines())
                 assert said == expected, f"{name}.{member}"

@@ -28,11 +28,37 @@ def documents():
     return ["README.md"] + sorted(str(path.relative_to(PROJECT)) for path in PROJECT.glob("docs/*.md"))
 
 
+def manuals():
+    """The manual pages that are written by hand."""
+    return ["docs/blockjobd.8"]
+
+
 def text(name):
     return (PROJECT / name).read_text(encoding="utf-8")
 
 
+def from_roff(line):
+    """A line of a manual page as it is read."""
+    line = re.sub(r"^\.\w+ ?", "", line)
+    line = re.sub(r"\\f[BIPR]|\\&", "", line)
+    for written, read in (("\\(->", "->"), ("\\(aq", "'"), ("\\(ga", "`"), ("\\(ha", "^"), ("\\(ti", "~"), ("\\-", "-"),
+                          ("\\e", "\\")):
+        line = line.replace(written, read)
+    return line
+
+
+def examples(name):
+    """Those of a manual page. What is in italics there is another thing each time."""
+    page = text(name)
+    start = page.index(".SH EXAMPLES\n")
+    for found in re.finditer(r"^\.EX\n(.*?)^\.EE$", page[start:page.index("\n.SH ", start)], re.MULTILINE | re.DOTALL):
+        lines = re.sub(r"\\fI.*?\\f[PR]", "…", found[1]).splitlines()
+        yield Block("console", "\n".join(map(from_roff, lines)), page.count("\n", 0, start + found.start()) + 2)
+
+
 def blocks(name):
+    if not name.endswith(".md"):
+        return list(examples(name))
     page = text(name)
     return [Block(found[1], found[2], page.count("\n", 0, found.start()) + 2) for found in FENCE.finditer(page)]
 
