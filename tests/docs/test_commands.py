@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Every command in README, the pages and the examples of manual pages is run, in the order in which a reader types them.
+"""Every command in README, the pages and the examples of manual pages is run, as a reader types them.
 
 The rule: the fenced blocks of a document run one after the other in one shell, in a directory that looks like that of
 the project, as root, on the bus of tests/with-service. A block of the language "sh" has to succeed as a whole. In a
 block of the language "console" each command begins with "$ " or "# ", and what stands under it is what it has to print,
-where "…" is anything; it may fail where the document shows how. Blocks of other languages are no commands. The section
-EXAMPLES of a manual page is such a "console".
+where "…" is anything; it may fail where the document shows how. Blocks of other languages are no commands. The
+section EXAMPLES of a manual page is such a "console".
 """
 
 import os
