@@ -92,7 +92,6 @@ def test_merge(lab, program):
 
 
 def test_the_service_is_restarted_while_the_job_gets_ready(lab, service, program):
-    """The program has no signal of the new phase: it has to look when the service is back."""
     machine, chain, disk = lab.standard()
     service.restart(wait_at="say-ready")
     process = program(disk.path)
@@ -112,9 +111,11 @@ def test_the_service_dies_before_it_answers_commit(lab, service, program):
     assert len([job for job in lab.manager.jobs() if job["Disk"] == disk.path]) == 1
 
 
-def test_the_service_dies_in_the_pivot(lab, service, program):
+@pytest.mark.parametrize("point", ["record-decision", "record-target", "finalize", "record-outcome"])
+def test_the_service_dies_in_the_pivot(lab, service, program, point):
+    """At the first, the pivot is forgotten: no signal says that the job is ready, for that has been said before."""
     machine, chain, disk = lab.standard()
-    service.restart(stop_at="finalize")
+    service.restart(stop_at=point)
     process = program(disk.path)
     service.wait_gone()
     service.start()
