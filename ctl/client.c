@@ -4,11 +4,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include "hint.h"
 #include "variant.h"
 
 G_DEFINE_QUARK(blockjobctl - client - error, client_error)
-
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(sd_bus_message, sd_bus_message_unref)
 
 static int open_bus(Client *client)
 {
@@ -67,17 +66,32 @@ static Status status_of(const char *name)
                        : STATUS_ERROR;
 }
 
-static void take_bus_error(const sd_bus_error *bus_error, int r, char **name, GError **error)
+void client_take_error(const Client *client, const sd_bus_error *bus_error, int r, char **name,
+                       GError **error)
 {
         const char *error_name = bus_error->name ? bus_error->name : "";
+        const char *message =
+                bus_error->message && *bus_error->message ? bus_error->message : g_strerror(-r);
         Status status = bus_error->name ? status_of(error_name) : STATUS_ERROR;
+        g_autofree char *text = NULL;
 
         if (r == -ECONNRESET || r == -ENOTCONN)
                 status = STATUS_NO_SERVICE;
         if (name)
                 *name = g_strdup(error_name);
-        g_set_error_literal(error, CLIENT_ERROR, (int) status,
-                            bus_error->message && *bus_error->message ? bus_error->message : g_strerror(-r));
+        text = hint_explain(client, error_name, message);
+        g_set_error_literal(error, CLIENT_ERROR, (int) status, text);
+}
+
+char *client_command(const Client *client, const char *rest)
+{
+        static const char *const options[] = {
+                [TRANSPORT_HOST] = " --host ", [TRANSPORT_MACHINE] = " --machine "
+        };
+        g_autofree char *where = client->where ? g_shell_quote(client->where) : NULL;
+
+        return g_strconcat("blockjobctl", where ? options[client->transport] : "", where ? where : "", " ",
+                           rest, NULL);
 }
 
 GVariant *client_call(Client *client, const char *path, const char *interface, const char *member,
@@ -97,7 +111,7 @@ GVariant *client_call(Client *client, const char *path, const char *interface, c
         if (r >= 0)
                 r = variant_from_message(reply, &value);
         if (r < 0)
-                take_bus_error(&bus_error, r, name, error);
+                client_take_error(client, &bus_error, r, name, error);
         sd_bus_error_free(&bus_error);
         return value;
 }

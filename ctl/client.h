@@ -38,6 +38,7 @@ typedef struct {
         sd_bus *bus;
         Transport transport;
         const char *where; /* USER@HOST or the machine's name */
+        const char *verb;  /* the command that runs, "commit" say */
         gboolean ask_password;
         gboolean quiet;
         gboolean use_pager;
@@ -57,6 +58,13 @@ void client_close(Client *client);
  * D-Bus name of the error, "" where there is none; free it. */
 GVariant *client_call(Client *client, const char *path, const char *interface, const char *member,
                       GVariant *parameters, char **name, GError **error);
+
+/* What a call that failed says, as an error of CLIENT_ERROR with a hint; `r` is what sd-bus returned. */
+void client_take_error(const Client *client, const sd_bus_error *bus_error, int r, char **name,
+                       GError **error);
+
+/* A command for the user to type next, which reaches the same bus: "blockjobctl --host web show vm/vda". */
+char *client_command(const Client *client, const char *rest);
 
 /* All properties of an interface of an object: a{sv}. */
 GVariant *client_properties(Client *client, const char *path, const char *interface, GError **error);

@@ -8,7 +8,7 @@
 
 /* blockjobctl: the command line, to a verb and its options. */
 
-static const Verb *const tables[] = { verbs_look };
+static const Verb *const tables[] = { verbs_look, verbs_start, verbs_control };
 
 static char *host, *machine;
 static gboolean no_ask_password, no_pager, show_version;
@@ -63,7 +63,10 @@ static char *list_of_verbs(void)
                 for (const Verb *verb = tables[i]; verb->name; verb++) {
                         g_autofree char *call = g_strdup_printf("%s %s", verb->name, verb->arguments);
 
-                        g_string_append_printf(text, "  %-32s %s\n", call, verb->summary);
+                        int padding = 32 - (int) g_utf8_strlen(call, -1);
+
+                        g_string_append_printf(text, "  %s%*s %s\n", call, MAX(padding, 0), "",
+                                               verb->summary);
                 }
         }
         g_string_append(
@@ -116,7 +119,7 @@ static gboolean check_arguments(const Verb *verb, guint count, GError **error)
         return FALSE;
 }
 
-static gboolean set_up_client(GError **error)
+static gboolean set_up_client(const Verb *verb, GError **error)
 {
         if (host && machine) {
                 g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "one of --host and --machine");
@@ -126,6 +129,7 @@ static gboolean set_up_client(GError **error)
         client.where = host ? host : machine;
         client.ask_password = !no_ask_password;
         client.use_pager = !no_pager;
+        client.verb = verb->name;
         return TRUE;
 }
 
@@ -169,7 +173,7 @@ int main(int argc, char **argv)
                 argc--;
         }
         if (!parse_verb(verb, &argc, &argv, &error) || !check_arguments(verb, (guint) argc - 1, &error) ||
-            !set_up_client(&error)) {
+            !set_up_client(verb, &error)) {
                 usage_error(error->message, verb->name);
                 return STATUS_USAGE;
         }

@@ -16,26 +16,40 @@ char *client_domain_path(Client *client, const char *domain, GError **error)
         return path;
 }
 
+/* An empty drive is nothing that anybody means. */
+static gboolean has_medium(Client *client, const char *disk)
+{
+        g_autoptr(GVariant) properties = client_properties(client, disk, BLOCKJOBD_DISK, NULL);
+        const char *source = "";
+
+        return properties && g_variant_lookup(properties, "Source", "&s", &source) && *source;
+}
+
 /* The disk of a domain that has one only. */
 static char *only_disk(Client *client, const char *domain, const char *domain_path, GError **error)
 {
         g_autoptr(GVariant) properties = client_properties(client, domain_path, BLOCKJOBD_DOMAIN, error);
         g_autofree const char **disks = NULL;
         g_autoptr(GString) targets = g_string_new(NULL);
+        const char *only = NULL;
+        guint count = 0;
 
         if (!properties)
                 return NULL;
         g_variant_lookup(properties, "Disks", "^a&o", &disks);
-        if (disks && disks[0] && !disks[1])
-                return g_strdup(disks[0]);
         for (const char **disk = disks; disk && *disk; disk++) {
                 g_autofree char *name = disk_name_of(*disk);
 
+                if (!has_medium(client, *disk))
+                        continue;
+                only = *disk;
+                count++;
                 g_string_append_printf(targets, " %s", name);
         }
+        if (count == 1)
+                return g_strdup(only);
         g_set_error(error, CLIENT_ERROR, STATUS_USAGE,
-                    targets->len ? "domain '%s' has several disks, say which:%s"
-                                 : "domain '%s' has no disk%s",
+                    count > 1 ? "domain '%s' has several disks, say which:%s" : "domain '%s' has no disk%s",
                     domain, targets->str);
         return NULL;
 }

@@ -11,9 +11,10 @@
 
 static pid_t pager;
 
-static gboolean has_colours(void)
+static gboolean has_colours(int fd)
 {
-        static int known = -1;
+        static int answers[STDERR_FILENO + 1] = { -1, -1, -1 };
+        int known = answers[fd];
         const char *systemd = g_getenv("SYSTEMD_COLORS");
         const char *terminal = g_getenv("TERM");
         const char *no_color = g_getenv("NO_COLOR");
@@ -24,19 +25,41 @@ static gboolean has_colours(void)
                 known = strcmp(systemd, "0") != 0 && g_ascii_strcasecmp(systemd, "no") != 0 &&
                         g_ascii_strcasecmp(systemd, "false") != 0;
         else
-                known = !(no_color && *no_color) && isatty(STDOUT_FILENO) && terminal &&
-                        strcmp(terminal, "dumb") != 0;
+                known = !(no_color && *no_color) && isatty(fd) && terminal && strcmp(terminal, "dumb") != 0;
+        answers[fd] = known;
         return known;
 }
 
-const char *style(Style kind)
+const char *style_on(int fd, Style kind)
 {
         static const char *const sequences[] = {
                 [STYLE_PLAIN] = "\033[0m", [STYLE_BOLD] = "\033[1m",     [STYLE_DIM] = "\033[2m",
                 [STYLE_GOOD] = "\033[32m", [STYLE_WARNING] = "\033[33m", [STYLE_BAD] = "\033[31m",
         };
 
-        return has_colours() ? sequences[kind] : "";
+        return has_colours(fd) ? sequences[kind] : "";
+}
+
+const char *style(Style kind)
+{
+        return style_on(STDOUT_FILENO, kind);
+}
+
+char *printable(const char *text)
+{
+        GString *clean = g_string_new(NULL);
+
+        while (*text) {
+                gunichar character = g_utf8_get_char_validated(text, -1);
+                gboolean valid = character != (gunichar) -1 && character != (gunichar) -2;
+
+                if (valid && !g_unichar_iscntrl(character))
+                        g_string_append_unichar(clean, character);
+                else
+                        g_string_append_printf(clean, "\\x%02x", valid ? character : (guint8) *text);
+                text = valid ? g_utf8_next_char(text) : text + 1;
+        }
+        return g_string_free(clean, FALSE);
 }
 
 /* NULL: none is wanted. */
@@ -61,7 +84,7 @@ void output_begin_paged(const Client *client)
         if (!client->use_pager || client->json == JSON_SHORT || !command || pager ||
             !isatty(STDOUT_FILENO) || g_strcmp0(g_getenv("TERM"), "dumb") == 0 || pipe(ends) < 0)
                 return;
-        (void) has_colours(); /* as the terminal is, not the pipe */
+        (void) has_colours(STDOUT_FILENO); /* as the terminal is, not the pipe */
         fflush(stdout);
         pager = fork();
         if (pager == 0) {

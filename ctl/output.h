@@ -18,6 +18,13 @@ typedef enum {
  * SYSTEMD_COLORS=0, TERM=dumb. */
 const char *style(Style kind);
 
+/* The same for another descriptor: standard error. */
+const char *style_on(int fd, Style kind);
+
+/* The text without what would move the cursor of a terminal: names of images come out of files that guests
+ * can write. Control characters are written as \xNN. */
+char *printable(const char *text);
+
 /* Sends what follows through a pager, where standard output is a terminal and the options and the
  * environment (SYSTEMD_PAGER, PAGER; less otherwise) do not say no. Once; output_end() waits for its end. */
 void output_begin_paged(const Client *client);

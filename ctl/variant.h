@@ -4,6 +4,8 @@
 #include <glib.h>
 #include <systemd/sd-bus.h>
 
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(sd_bus_message, sd_bus_message_unref)
+
 /* Messages of sd-bus as GVariants, so that all other code reads and writes one kind of value. Both return a
  * negative errno of sd-bus where they fail. File descriptors are not supported: no call here passes one. */
 

@@ -17,3 +17,5 @@ typedef struct {
 
 /* The tables, one for each file of commands, in the order of --help; each ends with a row without a name. */
 extern const Verb verbs_look[];
+extern const Verb verbs_start[];
+extern const Verb verbs_control[];

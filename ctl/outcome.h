@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "client.h"
+
+/* What happened to a job, which image is the disk now, what to type next. `job`: its properties. With --json
+ * these are printed instead. */
+
+/* Prints it, whether the job runs, is ready or over, and returns the exit status. */
+Status outcome_report(Client *client, GVariant *job);
+
+/* A snapshot or a new size of a disk, `disk` being its properties. */
+void outcome_disk(Client *client, GVariant *disk);
