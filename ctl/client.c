@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "agent.h"
 #include "hint.h"
 #include "variant.h"
 
@@ -39,6 +40,7 @@ gboolean client_connect(Client *client, GError **error)
 
 void client_close(Client *client)
 {
+        agent_close();
         g_clear_pointer(&client->bus, sd_bus_flush_close_unref);
 }
 
@@ -94,6 +96,24 @@ char *client_command(const Client *client, const char *rest)
                            rest, NULL);
 }
 
+/* What nobody is asked a password for. */
+static gboolean is_free(const char *interface, const char *member)
+{
+        static const char *const members[] = { "GetDomain", "GetJob", "ListJobs", NULL };
+
+        return g_str_has_prefix(interface, "org.freedesktop.DBus.") || g_strv_contains(members, member);
+}
+
+int client_new_call(Client *client, const char *path, const char *interface, const char *member,
+                    GVariant *tuple, sd_bus_message **call)
+{
+        int r = sd_bus_message_new_method_call(client->bus, call, BLOCKJOBD, path, interface, member);
+
+        if (!is_free(interface, member))
+                agent_open(client);
+        return r < 0 ? r : variant_to_message(*call, tuple);
+}
+
 GVariant *client_call(Client *client, const char *path, const char *interface, const char *member,
                       GVariant *parameters, char **name, GError **error)
 {
@@ -102,10 +122,8 @@ GVariant *client_call(Client *client, const char *path, const char *interface, c
         g_autoptr(sd_bus_message) reply = NULL;
         sd_bus_error bus_error = SD_BUS_ERROR_NULL;
         GVariant *value = NULL;
-        int r = sd_bus_message_new_method_call(client->bus, &call, BLOCKJOBD, path, interface, member);
+        int r = client_new_call(client, path, interface, member, tuple, &call);
 
-        if (r >= 0)
-                r = variant_to_message(call, tuple);
         if (r >= 0)
                 r = sd_bus_call(client->bus, call, 0, &bus_error, &reply);
         if (r >= 0)

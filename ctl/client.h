@@ -59,6 +59,11 @@ void client_close(Client *client);
 GVariant *client_call(Client *client, const char *path, const char *interface, const char *member,
                       GVariant *parameters, char **name, GError **error);
 
+/* The message of such a call, as a negative errno where it fails; what asks for passwords is started before.
+ */
+int client_new_call(Client *client, const char *path, const char *interface, const char *member,
+                    GVariant *tuple, sd_bus_message **call);
+
 /* What a call that failed says, as an error of CLIENT_ERROR with a hint; `r` is what sd-bus returned. */
 void client_take_error(const Client *client, const sd_bus_error *bus_error, int r, char **name,
                        GError **error);

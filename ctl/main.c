@@ -8,7 +8,7 @@
 
 /* blockjobctl: the command line, to a verb and its options. */
 
-static const Verb *const tables[] = { verbs_look, verbs_start, verbs_control };
+static const Verb *const tables[] = { verbs_look, verbs_start, verbs_control, verbs_monitor };
 
 static char *host, *machine;
 static gboolean no_ask_password, no_pager, show_version;

@@ -19,3 +19,4 @@ typedef struct {
 extern const Verb verbs_look[];
 extern const Verb verbs_start[];
 extern const Verb verbs_control[];
+extern const Verb verbs_monitor[];

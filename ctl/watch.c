@@ -31,6 +31,9 @@ struct Watch {
         GVariantDict *properties;
         gboolean stale; /* has to be read again */
         gboolean over;  /* its Completed was heard */
+
+        WatchHeard heard; /* NULL: nobody wants to hear everything */
+        gpointer data;
 };
 
 static void forget_slot(gpointer slot)
@@ -64,6 +67,18 @@ static int on_owner(sd_bus_message *message, void *data, sd_bus_error *bus_error
         watch->owner = g_strdup(owner);
         watch->away_since = *owner ? 0 : g_get_monotonic_time();
         watch->stale = TRUE;
+        if (watch->heard && sd_bus_message_rewind(message, TRUE) >= 0)
+                watch->heard(message, watch->data);
+        return 0;
+}
+
+static int on_any(sd_bus_message *message, void *data, sd_bus_error *bus_error)
+{
+        Watch *watch = data;
+
+        (void) bus_error;
+        if (g_strcmp0(sd_bus_message_get_sender(message), watch->owner) == 0)
+                watch->heard(message, watch->data);
         return 0;
 }
 
@@ -188,6 +203,7 @@ static int timeout_of(sd_bus *bus, int most)
 static Event wait_event(Watch *watch, int *r)
 {
         sd_bus *bus = watch->client->bus;
+        struct signalfd_siginfo taken;
         struct pollfd fds[] = { { .fd = watch->signals, .events = POLLIN }, { .fd = -1 } };
 
         *r = sd_bus_process(bus, NULL);
@@ -199,7 +215,8 @@ static Event wait_event(Watch *watch, int *r)
                 *r = -errno;
                 return BROKEN;
         }
-        return fds[0].revents ? INTERRUPTED : HEARD;
+        /* taken: it would still come when the mask is as before */
+        return read(watch->signals, &taken, sizeof(taken)) > 0 ? INTERRUPTED : HEARD;
 }
 
 /* ---- a call ---- */
@@ -257,11 +274,8 @@ GVariant *watch_call(Watch *watch, const char *path, const char *interface, cons
         g_autoptr(sd_bus_message) message = NULL;
         sd_bus_slot *slot = NULL;
         Call call = { .watch = watch };
-        int r = sd_bus_message_new_method_call(watch->client->bus, &message, BLOCKJOBD, path, interface,
-                                               member);
+        int r = client_new_call(watch->client, path, interface, member, tuple, &message);
 
-        if (r >= 0)
-                r = variant_to_message(message, tuple);
         if (r >= 0)
                 r = sd_bus_call_async(watch->client->bus, &slot, message, on_reply, &call, 0);
         if (r >= 0)
@@ -423,4 +437,21 @@ GVariant *watch_follow(Watch *watch, const char *job, Until until, GError **erro
         g_clear_pointer(&watch->properties, g_variant_dict_unref);
         watch->job = NULL;
         return properties;
+}
+
+gboolean watch_everything(Watch *watch, WatchHeard heard, gpointer data, GError **error)
+{
+        Event event = HEARD;
+        int r = 0;
+
+        watch->heard = heard;
+        watch->data = data;
+        if (!add_match(watch, "type='signal',sender='" BLOCKJOBD "'", on_any, error))
+                return FALSE;
+        while (event == HEARD)
+                event = wait_event(watch, &r);
+        if (event == BROKEN)
+                g_set_error(error, CLIENT_ERROR, STATUS_NO_SERVICE, "the connection to the bus is lost (%s)",
+                            g_strerror(-r));
+        return event == INTERRUPTED;
 }

@@ -26,3 +26,8 @@ typedef enum {
  * and come back meanwhile. Interrupted: STATUS_INTERRUPTED, and the message says how to find the job again.
  */
 GVariant *watch_follow(Watch *watch, const char *job, Until until, GError **error);
+
+/* Hands over every signal of the service, and NameOwnerChanged when it goes or comes, until it is
+ * interrupted. FALSE: the connection broke. */
+typedef void (*WatchHeard)(sd_bus_message *signal, gpointer data);
+gboolean watch_everything(Watch *watch, WatchHeard heard, gpointer data, GError **error);

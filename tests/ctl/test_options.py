@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Whatever a method of the bus takes, the command takes; and it arrives there as it was meant."""
+
+import re
+
+import pytest
+
+from contract.interfaces import PROJECT
+from kit import ctl as status
+from kit import images
+from kit.ctl import ctl
+from kit.images import KIB, MIB
+from kit.objects import Job
+
+# Commands and their methods, with the options that go by other names.
+METHODS = {"commit": "Commit", "copy": "Copy", "pull": "Pull", "backup": "Backup", "snapshot": "Snapshot",
+           "resize": "Resize"}
+OTHER_NAMES = {"auto": {"--pivot", "--keep"}}
+OF_THE_COMMAND = {"--wait"}
+OF_ALL = {"--json", "--quiet", "--host", "--machine", "--no-ask-password", "--no-pager", "--version", "--help"}
+
+
+def options_of_the_bus(method):
+    """As the rules of the service have them."""
+    source = (PROJECT / "service/disk-bus.c").read_text()
+
+    def keys(name):
+        block = re.split(r"\.key = NULL|static ", source[source.index(name):])[0]
+        return set(re.findall(r'"([a-z-]+)", \'[sbtu]\'', block))
+
+    found = keys(f" {method.lower()}_rules[]")
+    return found | keys("define COPY_RULES") if method == "Copy" else found
+
+
+def options_of_the_command(command):
+    return set(re.findall(r"(--[a-z-]+)", "\n".join(
+        line.split("  ")[1] if line.startswith("  -") else "" for line in ctl(command, "--help").out.splitlines())))
+
+
+@pytest.mark.parametrize("command", METHODS)
+def test_all_of_the_bus(service, command):
+    due = set()
+    for key in options_of_the_bus(METHODS[command]):
+        due |= OTHER_NAMES.get(key, {f"--{key}"})
+    assert len(due) >= 2
+    assert options_of_the_command(command) - OF_ALL - OF_THE_COMMAND == due
+
+
+def name_of(machine):
+    return f"{machine.name}/vda"
+
+
+def test_options_arrive(lab):
+    """The job says what the caller gave: types and units."""
+    machine, _, _ = lab.slow()
+    job = ctl("copy", name_of(machine), "copy.qcow2", "--shallow", "--mode", "write-blocking", "--speed", "64K",
+              "--granularity", "8K", "--buffer", "1MiB", "--on-source-error", "stop", "--on-target-error=enospc",
+              "--format", "qcow2", "--relative", cwd=lab.directory).job
+    job = Job(lab.client, f"/org/blockjobd1/job/{job}")
+    assert job["Options"] == {
+        "shallow": True, "mode": "write-blocking", "speed": 64 * KIB, "granularity": 8 * KIB, "buffer": MIB,
+        "on-source-error": "stop", "on-target-error": "enospc", "format": "qcow2", "relative": True}
+    # a name as it is seen from here
+    assert job["Target"] == f"{lab.directory}/copy.qcow2"
+    job.abort()
+
+
+@pytest.mark.parametrize("base, top", [
+    ("0", None), ("[0]", "vda[2]"), ("disk-0.qcow2", "disk-1.qcow2"), ("/disk-0.qcow2", "[2]"), ("node:0", "node:1")])
+def test_names_of_layers(lab, base, top):
+    """By depth, by file, by node. Layers count from the top, files here from the bottom."""
+    chain = images.layers(lab.directory, 4)
+    machine, _, disk = lab.standard(chain)
+    nodes = {layer["source"]: layer["node-name"] for layer in disk["Chain"]}
+    base = {"0": "3", "[0]": "[3]"}.get(base, base)
+    base = base.replace("/disk", f"{lab.directory}/disk").replace("node:0", "node:" + nodes[chain.base.path])
+    words = ["--base", base]
+    if top:
+        words += ["--top", top.replace("node:1", "node:" + nodes[chain.layers[1].path])]
+    done = ctl("commit", name_of(machine), *words, "--wait", cwd=lab.directory)
+    if not top:
+        ctl("pivot", name_of(machine))
+        assert disk.sources() == [chain.base.path]
+        return
+    assert disk.sources() == [layer.path for layer in reversed([chain.base, *chain.layers[2:]])]
+    assert f"The disk is still {chain.top.path}.\n" in done.out
+    machine.quit()
+    images.assert_contents(chain.top, chain.contents[-1])
+
+
+def test_pull(lab):
+    chain = images.layers(lab.directory, 3)
+    machine, _, disk = lab.standard(chain)
+    done = ctl("pull", name_of(machine), "--base", chain.base.path, "--wait")
+    assert f"{chain.top.path} holds itself what it showed of the layers below." in done.out
+    assert disk.sources() == [chain.top.path, chain.base.path]
+    machine.quit()
+    images.assert_contents(chain.top, chain.contents[-1])
+
+
+def test_snapshot_and_delete(lab):
+    machine, chain, disk = lab.standard()
+    done = ctl("snapshot", machine.name, "monday.qcow2", cwd=lab.directory)
+    overlay = f"{lab.directory}/monday.qcow2"
+    assert done.out == f"{name_of(machine)}: the disk is {overlay}, 32 MiB\n"
+    assert disk["Source"] == overlay
+    done = ctl("commit", machine.name, "--shallow", "--pivot", "--delete", "--wait")
+    assert f"  {overlay} was merged into {chain.top.path} and removed.\n" in done.out
+    assert disk["Source"] == chain.top.path
+
+
+def test_resize(lab):
+    machine, _, disk = lab.standard()
+    assert ctl("resize", machine.name, "64M").out.endswith(", 64 MiB\n")
+    assert disk["Capacity"] == 64 * MIB
+    ctl("resize", machine.name, "32M", status=status.ERROR)
+    ctl("resize", machine.name, "32M", "--shrink")
+    assert disk["Capacity"] == 32 * MIB
+
+
+def test_a_name_with_all_that_a_terminal_heeds(lab):
+    """Names come out of files; what they would do to a terminal is not done, and a shell gets them quoted."""
+    name = "od d'\033[31m{source}.qcow2"
+    machine, _, _ = lab.standard()
+    job = ctl("copy", name_of(machine), f"{lab.directory}/{name}", "--wait", "--keep", status=status.KEPT)
+    assert "\033" not in job.out and f"{lab.directory}/od d'\\x1b[31m{{source}}.qcow2 is a consistent copy" in job.out
