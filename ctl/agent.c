@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <systemd/sd-login.h>
 #include <unistd.h>
 
 static pid_t agent;
@@ -22,7 +23,9 @@ static void G_GNUC_NORETURN become_agent(int notify)
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         /* What it says is for the terminal, not for whoever reads our output. */
         dup2(STDERR_FILENO, STDOUT_FILENO);
-        execlp("pkttyagent", "pkttyagent", "--notify-fd", number, "--fallback", NULL);
+        /* An agent of the session, a desktop's, goes first. Without a session polkit asks no fallback. */
+        execlp("pkttyagent", "pkttyagent", "--notify-fd", number,
+               sd_pid_get_session(0, NULL) >= 0 ? "--fallback" : NULL, NULL);
         _exit(EXIT_FAILURE);
 }
 
