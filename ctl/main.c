@@ -35,7 +35,7 @@ static gboolean take_json(const char *name, const char *value, gpointer data, GE
 static const GOptionEntry global_options[] = {
         { "json", 0, G_OPTION_FLAG_OPTIONAL_ARG, G_OPTION_ARG_CALLBACK, take_json,
           "Print JSON: pretty (without MODE), short, off", "MODE" },
-        { "quiet", 'q', 0, G_OPTION_ARG_NONE, &client.quiet, "Say nothing but errors", NULL },
+        { "quiet", 'q', 0, G_OPTION_ARG_NONE, &client.quiet, "Print nothing but what went wrong", NULL },
         { "host", 'H', 0, G_OPTION_ARG_STRING, &host, "Work on another host, over ssh", "[USER@]HOST" },
         { "machine", 'M', 0, G_OPTION_ARG_STRING, &machine, "Work in a container", "CONTAINER" },
         { "no-ask-password", 0, 0, G_OPTION_ARG_NONE, &no_ask_password,

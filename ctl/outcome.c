@@ -286,7 +286,10 @@ Status outcome_report(Client *client, GVariant *job)
         Status status = status_of(job);
         g_autofree char *happened = NULL;
 
-        if (client->quiet || output_json(client, job))
+        /* what went wrong is never kept quiet about */
+        if ((client->quiet && status != STATUS_FAILED && status != STATUS_LOST &&
+             status != STATUS_PIVOTED) ||
+            output_json(client, job))
                 return status;
         happened = fill_in(client, job, outcome->happened, FALSE);
         print_head(job);

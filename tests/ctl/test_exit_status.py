@@ -69,6 +69,8 @@ def test_failed(lab):
     assert "  QemuError: " in done.out and "Input/output error" in done.out
     assert f"  {target} is not complete; do not use it.\n" in done.out
     assert f"  The disk is still {chain.top.path}.\n" in done.out
+    job = done.job
+    assert ctl("wait", job, "--quiet", status=status.FAILED).out == done.out
 
 
 def test_lost(lab):
