@@ -66,6 +66,6 @@ def test_what_the_sandbox_must_not_take_away():
     # Images that a job has made invalid are removed where they lie.
     assert found["ProtectSystem"] == "full" and found["ProtectHome"] == "no" and found["PrivateTmp"] == "no" and found["PrivateDevices"] == "no"
     assert "PrivateUsers" not in found
-    assert found["StateDirectory"] == "blockjobd" and found["StateDirectoryMode"] == "0700"
+    assert found["StateDirectory"] == "blockjobd" and found["StateDirectoryMode"] == "0711"
     # Wherever the program was built to look for its state.
     assert found["ExecStart"].endswith("/blockjobd --state-dir ${STATE_DIRECTORY}")

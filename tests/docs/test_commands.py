@@ -29,9 +29,14 @@ ELSEWHERE = [
     ("README.md", "sudo ./demo      # see it work: a live commit with a pivot, and the proof; under 2 minutes\n"
                   "sudo ./check     # build it and run its tests\n",
      "it would run itself", "the suite demo; ./check --fresh runs both in a new Debian"),
+    ("README.md", "tests/tools/install-packages build package\n"
+                  "tests/tools/build-package /tmp/blockjobd\n"
+                  "apt-get install /tmp/blockjobd/blockjobd_*.deb\n",
+     "it would change this machine", "tests/package builds the package"),
     ("README.md", "tests/tools/install-packages build run\n"
                   "meson setup build --prefix=/usr\n"
                   "meson install -C build\n"
+                  "systemd-sysusers && systemd-tmpfiles --create\n"
                   "systemctl daemon-reload\n"
                   "systemctl reload dbus\n",
      "it would change this machine, which may have no systemd",
