@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from kit.package import build
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 # Where Fedora has what Debian's rpm knows no place for.
@@ -20,12 +21,8 @@ def run(*command, **keywords):
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory):
-    """The file. Its build fails for an error or a warning of lintian's."""
-    directory = tmp_path_factory.mktemp("package")
-    run(str(PROJECT / "tests/tools/build-package"), str(directory))
-    found, = (path for path in directory.glob("*.deb") if "dbgsym" not in path.name)
-    return found
+def package():
+    return build()
 
 
 @pytest.fixture(scope="session")
