@@ -313,7 +313,8 @@ static Status change(Client *client, const char *name, const char *method, GVari
 {
         g_autoptr(GVariant) argument = first ? g_variant_ref_sink(first) : NULL;
         g_autofree char *path = client_disk_path(client, name, error);
-        g_autoptr(Watch) watch = path ? watch_new(client, error) : NULL;
+        g_autoptr(GVariant) before = path ? client_properties(client, path, BLOCKJOBD_DISK, error) : NULL;
+        g_autoptr(Watch) watch = before ? watch_new(client, error) : NULL;
         g_autoptr(GVariant) reply = NULL;
         g_autoptr(GVariant) disk = NULL;
 
@@ -323,7 +324,7 @@ static Status change(Client *client, const char *name, const char *method, GVari
         if (reply)
                 disk = client_properties(client, path, BLOCKJOBD_DISK, error);
         if (disk)
-                outcome_disk(client, disk);
+                outcome_disk(client, before, disk);
         return disk ? STATUS_DONE : STATUS_ERROR;
 }
 

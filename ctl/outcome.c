@@ -301,14 +301,30 @@ Status outcome_report(Client *client, GVariant *job)
         return status;
 }
 
-void outcome_disk(Client *client, GVariant *disk)
+void outcome_disk(Client *client, GVariant *before, GVariant *after)
 {
-        g_autofree char *source = printable(text_of(disk, "Source"));
-        g_autofree char *domain = last_name_of(text_of(disk, "Domain"));
-        g_autofree char *capacity = units_format_size(number_of(disk, "Capacity"));
+        g_autofree char *source = printable(text_of(after, "Source"));
+        g_autofree char *old_source = printable(text_of(before, "Source"));
+        g_autofree char *domain = last_name_of(text_of(after, "Domain"));
+        g_autofree char *capacity = units_format_size(number_of(after, "Capacity"));
+        g_autofree char *old_capacity = units_format_size(number_of(before, "Capacity"));
+        gboolean moved = strcmp(source, old_source) != 0;
 
-        if (client->quiet || output_json(client, disk))
+        if (client->quiet || output_json(client, after))
                 return;
-        printf("%s/%s: the disk is %s%s%s, %s\n", domain, text_of(disk, "Target"), style(STYLE_BOLD), source,
-               style(STYLE_PLAIN), capacity);
+        printf("%s of %s/%s: %sdone%s\n", client->verb, domain, text_of(after, "Target"), style(STYLE_GOOD),
+               style(STYLE_PLAIN));
+        if (moved)
+                printf("  %s stays as it is, below the new layer.\n", old_source);
+        else
+                printf("  Its size was %s and is %s now.\n", old_capacity, capacity);
+        printf("  The disk is %s %s%s%s.\n", moved ? "now" : "still", style(STYLE_BOLD), source,
+               style(STYLE_PLAIN));
+        if (moved) {
+                g_autofree char *rest = g_strdup_printf("commit %s/%s --shallow --pivot --wait", domain,
+                                                        text_of(after, "Target"));
+                g_autofree char *command = client_command(client, rest);
+
+                printf("  Next: %s%s%s  merges it again\n", style(STYLE_BOLD), command, style(STYLE_PLAIN));
+        }
 }

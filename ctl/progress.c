@@ -169,18 +169,19 @@ static void append_bar(GString *line, guint width, double share)
         g_string_append_c(line, ' ');
 }
 
-/* Never longer than the terminal is wide: a line that wraps cannot be drawn over. */
+/* Never longer than the terminal is wide, with room for the ^C that it may show: a line that wraps cannot be
+ * drawn over. */
 static void draw(Progress *progress, const char *name, const char *text, double share)
 {
         g_autofree char *before = g_strdup_printf("%s ", name);
         g_autofree char *behind = g_strdup_printf("%3.0f%% %s", share * 100, text);
         g_autoptr(GString) line = g_string_new(NULL);
-        glong fixed = g_utf8_strlen(before, -1) + g_utf8_strlen(behind, -1) + 2;
-        glong room = (glong) width_of_terminal() - fixed;
+        glong width = (glong) width_of_terminal() - 3;
+        glong room = width - g_utf8_strlen(before, -1) - g_utf8_strlen(behind, -1) - 1;
 
         if (room < NARROWEST_BAR) {
                 g_autofree char *whole = g_strconcat(before, behind, NULL);
-                glong length = MIN(g_utf8_strlen(whole, -1), (glong) width_of_terminal() - 1);
+                glong length = MIN(g_utf8_strlen(whole, -1), width);
                 g_autofree char *cut = g_utf8_substring(whole, 0, MAX(length, 0));
 
                 g_string_append(line, cut);

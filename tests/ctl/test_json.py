@@ -39,7 +39,7 @@ def test_disks(lab):
 
 def test_off(lab):
     machine, _, _ = lab.standard()
-    assert "the disk is" in ctl("resize", machine.name, "64M", "--json=off").out
+    assert "The disk is" in ctl("resize", machine.name, "64M", "--json=off").out
     ctl("resize", machine.name, "64M", "--json=yaml", status=status.USAGE)
 
 

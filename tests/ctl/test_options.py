@@ -102,7 +102,9 @@ def test_snapshot_and_delete(lab):
     machine, chain, disk = lab.standard()
     done = ctl("snapshot", machine.name, "monday.qcow2", cwd=lab.directory)
     overlay = f"{lab.directory}/monday.qcow2"
-    assert done.out == f"{name_of(machine)}: the disk is {overlay}, 32 MiB\n"
+    assert done.out.splitlines()[:3] == [
+        f"snapshot of {name_of(machine)}: done", f"  {chain.top.path} stays as it is, below the new layer.",
+        f"  The disk is now {overlay}."]
     assert disk["Source"] == overlay
     done = ctl("commit", machine.name, "--shallow", "--pivot", "--delete", "--wait")
     assert f"  {overlay} was merged into {chain.top.path} and removed.\n" in done.out
@@ -110,8 +112,10 @@ def test_snapshot_and_delete(lab):
 
 
 def test_resize(lab):
-    machine, _, disk = lab.standard()
-    assert ctl("resize", machine.name, "64M").out.endswith(", 64 MiB\n")
+    machine, chain, disk = lab.standard()
+    assert ctl("resize", machine.name, "64M").out.splitlines() == [
+        f"resize of {name_of(machine)}: done", "  Its size was 32 MiB and is 64 MiB now.",
+        f"  The disk is still {chain.top.path}."]
     assert disk["Capacity"] == 64 * MIB
     ctl("resize", machine.name, "32M", status=status.ERROR)
     ctl("resize", machine.name, "32M", "--shrink")

@@ -62,8 +62,11 @@ def test_narrow(lab, terminal, width, drawn):
     assert len(re.findall("^commit ", seen, re.MULTILINE)) == 1, seen
     assert [line for line in seen.splitlines() if line] == [line for line in seen.splitlines() if "commit " in line]
     assert ("░" in seen) == drawn
+    # and not by what the terminal itself shows
+    screen.press("C-c")
+    seen = screen.wait(f"status {status.INTERRUPTED}$")
+    assert f"commit {machine.name}/vda " not in seen, seen
     ctl("abort", job, status=status.CANCELLED)
-    screen.wait(f"status {status.CANCELLED}$")
 
 
 def test_phases(lab, terminal):

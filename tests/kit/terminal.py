@@ -14,10 +14,10 @@ class Terminal:
         self.socket = f"{directory}/tmux"
         shell = ["setpriv", f"--reuid={user}", "--clear-groups", "sh"] if user else ["sh"]
         # What the shell finds in its environment; tmux sets TERM and adds things of its own.
-        mine = environment(TERM="screen-256color", PS1="$ ", **variables)
+        mine = environment(**{"TERM": "screen-256color", "PS1": "$ ", **variables})
         words = ["env", "-i", *(f"{name}={value}" for name, value in mine.items()), *shell]
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", width, "-y", height, shlex.join(words))
-        self.wait(r"^\$", "the prompt")
+        self.wait(r"^[$#]", "the prompt")
 
     def _tmux(self, *words):
         done = subprocess.run(["tmux", "-S", self.socket, *map(str, words)], stdout=subprocess.PIPE,
