@@ -96,6 +96,9 @@ char *client_command(const Client *client, const char *rest)
                            rest, NULL);
 }
 
+/* What the service answers from what it holds; more than that means that it hangs. */
+#define READ_TIMEOUT (30 * G_USEC_PER_SEC)
+
 /* What nobody is asked a password for. */
 static gboolean is_free(const char *interface, const char *member)
 {
@@ -125,7 +128,8 @@ GVariant *client_call(Client *client, const char *path, const char *interface, c
         int r = client_new_call(client, path, interface, member, tuple, &call);
 
         if (r >= 0)
-                r = sd_bus_call(client->bus, call, 0, &bus_error, &reply);
+                r = sd_bus_call(client->bus, call, is_free(interface, member) ? READ_TIMEOUT : 0, &bus_error,
+                                &reply);
         if (r >= 0)
                 r = variant_from_message(reply, &value);
         if (r < 0)

@@ -252,27 +252,33 @@ static GVariant *parameters_of(GVariant *first)
         return g_variant_new_tuple(members, first ? 2 : 1);
 }
 
-/* Starts a job, and follows it where that is wanted: to its end, or to where somebody has to decide. */
+/* To its end, or to where somebody has to decide. */
+static GVariant *follow(Client *client, Watch *watch, const char *path, gboolean decided, GError **error)
+{
+        g_autoptr(GVariant) job = client_properties(client, path, BLOCKJOBD_JOB, NULL);
+        Until until = decided || (job && outcome_is_decided(client, job)) ? UNTIL_END : UNTIL_READY;
+
+        return watch_follow(watch, path, until, error);
+}
+
+/* Starts a job, and follows it where that is wanted. */
 static Status start(Client *client, const char *name, const char *method, GVariant *first, GError **error)
 {
         g_autoptr(GVariant) argument = first ? g_variant_ref_sink(first) : NULL;
+        gboolean decided = given && g_variant_dict_contains(given, "auto");
         g_autofree char *disk = client_disk_path(client, name, error);
-        g_autofree char *decided = NULL;
         g_autoptr(Watch) watch = disk ? watch_new(client, error) : NULL;
         g_autoptr(GVariant) reply = NULL;
         g_autoptr(GVariant) job = NULL;
         const char *path;
-        Until until = UNTIL_READY;
 
-        if (given && g_variant_dict_lookup(given, "auto", "s", &decided))
-                until = UNTIL_END;
         if (watch)
                 reply = watch_call(watch, disk, BLOCKJOBD_DISK, method, parameters_of(argument), NULL,
                                    error);
         if (!reply)
                 return STATUS_ERROR;
         g_variant_get(reply, "(&o)", &path);
-        job = wait_for_it ? watch_follow(watch, path, until, error)
+        job = wait_for_it ? follow(client, watch, path, decided, error)
                           : client_properties(client, path, BLOCKJOBD_JOB, error);
         return job ? outcome_report(client, job) : STATUS_ERROR;
 }

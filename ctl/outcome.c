@@ -149,13 +149,23 @@ static const char *word_of(GVariant *job)
         return *result ? result : ready ? "ready" : "running";
 }
 
-static const Outcome *outcome_of(GVariant *job)
+gboolean outcome_is_decided(Client *client, GVariant *job)
+{
+        g_autoptr(GVariant) domain =
+                client_properties(client, text_of(job, "Domain"), BLOCKJOBD_DOMAIN, NULL);
+
+        return domain && strcmp(text_of(domain, "State"), "shutoff") == 0;
+}
+
+static const Outcome *outcome_of(Client *client, GVariant *job)
 {
         g_autoptr(GVariant) options = g_variant_lookup_value(job, "Options", G_VARIANT_TYPE_VARDICT);
         const char *word = word_of(job);
         const char *name = "", *message = "";
         gboolean deletes = FALSE;
 
+        if (*text_of(job, "Result") == '\0' && outcome_is_decided(client, job))
+                return find_outcome("", "running");
         if (options)
                 g_variant_lookup(options, "delete", "b", &deletes);
         g_variant_lookup(job, "Error", "(&s&s)", &name, &message);
@@ -282,7 +292,7 @@ static void print_head(GVariant *job)
 
 Status outcome_report(Client *client, GVariant *job)
 {
-        const Outcome *outcome = outcome_of(job);
+        const Outcome *outcome = outcome_of(client, job);
         Status status = status_of(job);
         g_autofree char *happened = NULL;
 

@@ -47,13 +47,13 @@ def test_bar(lab, terminal):
     assert re.search(rf"^commit of {machine.name}/vda, job [a-z0-9]+: completed after ", seen, re.MULTILINE)
 
 
-@pytest.mark.parametrize("width, drawn", [(90, True), (50, False), (25, False)])
+@pytest.mark.parametrize("width, drawn", [(90, True), (50, False), (30, False)])
 def test_narrow(lab, terminal, width, drawn):
     """A line that were too long would wrap and could not be drawn over."""
     machine, chain, disk = lab.slow()
     screen = terminal(width=width)
     screen.type("clear; " + commit(machine, "--pivot", "--wait"))
-    screen.wait(rf"^commit {machine.name}/vda .*[1-9]")
+    screen.wait(rf"^commit {machine.name}")
     job = disk["Job"].rpartition("/")[2]
     for _ in range(3):
         ctl("pause", job)
@@ -143,6 +143,19 @@ def test_password(lab, terminal):
     assert disk["Source"] == chain.top.path and lab.manager.jobs(domain=machine.name) == []
     screen.type("echo still $((1+1)) here")
     screen.wait("^still 2 here$")
+
+
+def test_question_interrupted(lab, terminal):
+    """The question is gone with the caller, nothing is done, and what is typed is seen again."""
+    machine, _, _ = lab.standard()
+    screen = terminal(width=130, user="games")
+    screen.type(f"blockjobctl commit {machine.name}/vda --pivot; echo status $?")
+    screen.wait(r"^Password:")
+    screen.press("C-c")
+    screen.wait(f"status {status.INTERRUPTED}$")
+    screen.type("echo still $((1+1)) here")
+    assert "echo still" in screen.wait("^still 2 here$")
+    assert lab.manager.jobs(domain=machine.name) == []
 
 
 def test_no_password_is_asked(lab, terminal):

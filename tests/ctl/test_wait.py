@@ -3,6 +3,8 @@
 
 import re
 
+import pytest
+
 from kit import ctl as status
 from kit import images
 from kit.ctl import Running, ctl
@@ -176,3 +178,28 @@ def test_only_the_service_is_believed(lab):
     lab.client.connection.flush_sync(None)
     job.set_speed(0)
     waiting.end(status.KEPT)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_machine_that_is_off(own, waits):
+    """Nobody waits in the second phase then: it ends by itself, and nobody is asked to decide."""
+    chain = images.two_layers(own.directory)
+    domain, disk = own.standard(chain)
+    done = ctl("commit", domain["Name"], *(["--wait"] if waits else []))
+    if not waits:
+        assert "It comes to its end by itself." in done.out and "pivot" not in done.out
+        done = ctl("wait", done.job)
+    assert ": completed after " in done.out and f"The disk is now {chain.base.path}.\n" in done.out
+    assert disk["Source"] == chain.base.path
+
+
+def test_job_of_somebody_else(lab):
+    """Started over another monitor: seen, followed, and ended."""
+    machine, chain, disk = lab.slow()
+    machine.qmp.execute("block-commit", job_id="theirs", device=disk["NodeName"], speed=64 * KIB)
+    job = running_job(lab, disk)
+    assert job["Origin"] == "external"
+    waiting = Running("wait", name_of(machine))
+    waiting.wait_said("copying")
+    ctl("abort", name_of(machine), status=status.CANCELLED)
+    assert f"The disk is still {chain.top.path}.\n" in waiting.end(status.CANCELLED).out
