@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "outcome.h"
@@ -11,7 +14,8 @@
  */
 
 static GVariantDict *given; /* what the bus gets: a{sv} */
-static gboolean wait_for_it;
+static gboolean wait_for_it, open_target;
+static const char *created; /* a file that was made for the job; NULL: none */
 
 static void give(const char *key, GVariant *value)
 {
@@ -157,6 +161,11 @@ static gboolean take_auto(const char *name, const char *value, gpointer data, GE
 #define TWO_PHASES                                                                           \
         FLAG("pivot", take_auto, "Move the disk to the other image as soon as it is ready"), \
                 FLAG("keep", take_auto, "End it as soon as it is ready, and leave the disk where it is")
+#define OPEN                                                                                             \
+        {                                                                                                \
+                "open", 0, 0, G_OPTION_ARG_NONE, &open_target, "Open TARGET with your own rights, here", \
+                        NULL                                                                             \
+        }
 #define FORCE FLAG("force", take_flag, "Also where somebody else uses an image, or it may not fit")
 #define REUSE FLAG("reuse", take_flag, "Write into an image that is there")
 #define FORMAT TAKES("format", take_text, "FORMAT", "Format of the new image: qcow2 or raw")
@@ -188,6 +197,7 @@ static const GOptionEntry commit_options[] = {
 static const GOptionEntry copy_options[] = {
         WAIT,
         TWO_PHASES,
+        OPEN,
         FORMAT,
         FLAG("shallow", take_flag, "Copy the active layer only"),
         REUSE,
@@ -217,6 +227,7 @@ static const GOptionEntry pull_options[] = {
 
 static const GOptionEntry backup_options[] = {
         WAIT,
+        OPEN,
         FORMAT,
         TAKES("sync", take_text, "WHAT", "full, or top: the active layer only"),
         FLAG("compress", take_flag, "Compress the data; for qcow2"),
@@ -252,6 +263,34 @@ static GVariant *parameters_of(GVariant *first)
         return g_variant_new_tuple(members, first ? 2 : 1);
 }
 
+/* A new file, or a device: what the service may then write into without a right of its own to the name. */
+static int open_file(const Client *client, const char *target, GError **error)
+{
+        struct stat status;
+        gboolean is_device = stat(target, &status) == 0 && S_ISBLK(status.st_mode);
+        int fd = -1;
+
+        if (client->transport != TRANSPORT_LOCAL) {
+                g_set_error(error, CLIENT_ERROR, STATUS_USAGE, "--open is for files of this host");
+                return -1;
+        }
+        fd = open(target, is_device ? O_RDWR | O_CLOEXEC : O_RDWR | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
+        if (fd < 0)
+                g_set_error(error, CLIENT_ERROR, STATUS_ERROR, "cannot open '%s': %s", target,
+                            g_strerror(errno));
+        else if (!is_device)
+                created = target;
+        return fd;
+}
+
+/* The file goes again where it is certain that no job writes into it. */
+static void forget_target(GError **error)
+{
+        if (created && (g_error_matches(*error, CLIENT_ERROR, STATUS_ERROR) ||
+                        g_error_matches(*error, CLIENT_ERROR, STATUS_REFUSED)))
+                unlink(created);
+}
+
 /* To its end, or to where somebody has to decide. */
 static GVariant *follow(Client *client, Watch *watch, const char *path, gboolean decided, GError **error)
 {
@@ -275,8 +314,10 @@ static Status start(Client *client, const char *name, const char *method, GVaria
         if (watch)
                 reply = watch_call(watch, disk, BLOCKJOBD_DISK, method, parameters_of(argument), NULL,
                                    error);
-        if (!reply)
+        if (!reply) {
+                forget_target(error);
                 return STATUS_ERROR;
+        }
         g_variant_get(reply, "(&o)", &path);
         job = wait_for_it ? follow(client, watch, path, decided, error)
                           : client_properties(client, path, BLOCKJOBD_JOB, error);
@@ -293,11 +334,28 @@ static Status run_commit(Client *client, char **arguments, GError **error)
         return start(client, arguments[0], "Commit", NULL, error);
 }
 
+static Status start_with_target(Client *client, char **arguments, const char *method,
+                                const char *method_to_fd, GError **error)
+{
+        g_autofree char *target = NULL;
+        Status status;
+        int fd;
+
+        if (!open_target) {
+                target = target_of(client, arguments[1]);
+                return start(client, arguments[0], method, g_variant_new_string(target), error);
+        }
+        fd = open_file(client, arguments[1], error);
+        if (fd < 0)
+                return STATUS_ERROR;
+        status = start(client, arguments[0], method_to_fd, g_variant_new_handle(fd), error);
+        close(fd);
+        return status;
+}
+
 static Status run_copy(Client *client, char **arguments, GError **error)
 {
-        g_autofree char *target = target_of(client, arguments[1]);
-
-        return start(client, arguments[0], "Copy", g_variant_new_string(target), error);
+        return start_with_target(client, arguments, "Copy", "CopyToFd", error);
 }
 
 static Status run_pull(Client *client, char **arguments, GError **error)
@@ -309,9 +367,7 @@ static Status run_pull(Client *client, char **arguments, GError **error)
 
 static Status run_backup(Client *client, char **arguments, GError **error)
 {
-        g_autofree char *target = target_of(client, arguments[1]);
-
-        return start(client, arguments[0], "Backup", g_variant_new_string(target), error);
+        return start_with_target(client, arguments, "Backup", "BackupToFd", error);
 }
 
 /* What is done when the call returns: no job. */

@@ -188,8 +188,12 @@ static int append_value(sd_bus_message *message, GVariant *value)
                 return append_container(message, SD_BUS_TYPE_VARIANT, g_variant_get_type_string(inner),
                                         value);
         }
+        case G_VARIANT_CLASS_HANDLE: {
+                int fd = g_variant_get_handle(value);
+
+                return sd_bus_message_append_basic(message, *type, &fd);
+        }
         case G_VARIANT_CLASS_MAYBE:
-        case G_VARIANT_CLASS_HANDLE:
                 return -EOPNOTSUPP;
         default:
                 return sd_bus_message_append_basic(message, *type, g_variant_get_data(value));

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Whatever a method of the bus takes, the command takes; and it arrives there as it was meant."""
 
+import os
+import pwd
 import re
+import shutil
 
 import pytest
 
@@ -16,7 +19,7 @@ from kit.objects import Job
 METHODS = {"commit": "Commit", "copy": "Copy", "pull": "Pull", "backup": "Backup", "snapshot": "Snapshot",
            "resize": "Resize"}
 OTHER_NAMES = {"auto": {"--pivot", "--keep"}}
-OF_THE_COMMAND = {"--wait"}
+OF_THE_COMMAND = {"--wait", "--open"}
 OF_ALL = {"--json", "--quiet", "--host", "--machine", "--no-ask-password", "--no-pager", "--version", "--help"}
 
 
@@ -128,3 +131,33 @@ def test_a_name_with_all_that_a_terminal_heeds(lab):
     machine, _, _ = lab.standard()
     job = ctl("copy", name_of(machine), f"{lab.directory}/{name}", "--wait", "--keep", status=status.KEPT)
     assert "\033" not in job.out and f"{lab.directory}/od d'\\x1b[31m{{source}}.qcow2 is a consistent copy" in job.out
+
+
+@pytest.mark.parametrize("command", ["copy", "backup"])
+def test_a_target_of_ones_own(lab, command):
+    """Who may start jobs but not write to paths opens the file himself."""
+    machine, chain, disk = lab.standard()
+    os.mkdir(f"{lab.directory}/mine")
+    shutil.chown(f"{lab.directory}/mine", "nobody")
+    target = f"{lab.directory}/mine/{command}.qcow2"
+    more = ["--keep"] if command == "copy" else []
+    ctl(command, name_of(machine), target, user="nobody", status=status.REFUSED)
+    done = ctl(command, name_of(machine), target, "--open", "--wait", *more, user="nobody",
+               status=status.KEPT if command == "copy" else status.DONE)
+    assert target in done.out and os.stat(target).st_uid == pwd.getpwnam("nobody").pw_uid
+    # a file that is there is not written over
+    done = ctl(command, name_of(machine), target, "--open", user="nobody", status=status.ERROR)
+    assert f"cannot open '{target}': File exists" in done.err
+    machine.quit()
+    images.assert_contents(images.Layer(target, "qcow2", images.SIZE), chain.contents[-1])
+
+
+def test_a_target_of_ones_own_that_is_refused(lab):
+    """Nothing is left behind; --reuse is for paths."""
+    machine, _, _ = lab.standard()
+    target = f"{lab.directory}/copy.qcow2"
+    done = ctl("copy", name_of(machine), target, "--open", "--reuse", status=status.ERROR)
+    assert "InvalidArgument: " in done.err and "reuse" in done.err
+    assert not os.path.exists(target)
+    ctl("copy", name_of(machine), target, "--open", user="daemon", status=status.ERROR)
+    ctl("copy", name_of(machine), target, "--open", "--machine", ".host", status=status.USAGE)
