@@ -138,6 +138,7 @@ def machine_with(lab, place, names, attach):
 
 # Which images, and whether the machine is attached already.
 PREPARED = {
+    "docs/blockjobctl.1": (["base", "mid", "overlay"], True),
     "docs/blockjobd.8": (["base", "overlay"], False),
     "docs/from-virsh.md": (["base", "mid", "overlay"], True),
     "docs/programs.md": (["base"], True),

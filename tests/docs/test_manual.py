@@ -36,7 +36,7 @@ def complaints(path):
 
 
 def test_the_pages_are_there_and_clean(pages):
-    assert {"blockjobd.8", "org.blockjobd1.5"} <= set(pages)
+    assert {"blockjobctl.1", "blockjobd.8", "org.blockjobd1.5"} <= set(pages)
     for name, path in pages.items():
         assert complaints(path) == [], name
 

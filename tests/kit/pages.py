@@ -30,7 +30,7 @@ def documents():
 
 def manuals():
     """The manual pages that are written by hand."""
-    return ["docs/blockjobd.8"]
+    return ["docs/blockjobctl.1", "docs/blockjobd.8"]
 
 
 def text(name):
