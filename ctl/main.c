@@ -94,6 +94,17 @@ static gboolean parse_globals(int *argc, char ***argv, GError **error)
         return g_option_context_parse(context, argc, argv, error);
 }
 
+/* GLib leaves a "--" where it is when what looks like an option follows. */
+static void drop_separator(int *argc, char **argv)
+{
+        for (int i = 1; i < *argc; i++)
+                if (strcmp(argv[i], "--") == 0) {
+                        memmove(argv + i, argv + i + 1, (gsize) (*argc - i) * sizeof(*argv));
+                        (*argc)--;
+                        return;
+                }
+}
+
 /* Those of the command, among which the others may stand as well. */
 static gboolean parse_verb(const Verb *verb, int *argc, char ***argv, GError **error)
 {
@@ -106,7 +117,10 @@ static gboolean parse_verb(const Verb *verb, int *argc, char ***argv, GError **e
         if (verb->options)
                 g_option_context_add_main_entries(context, verb->options, NULL);
         g_option_context_add_main_entries(context, global_options, NULL);
-        return g_option_context_parse(context, argc, argv, error);
+        if (!g_option_context_parse(context, argc, argv, error))
+                return FALSE;
+        drop_separator(argc, *argv);
+        return TRUE;
 }
 
 static gboolean check_arguments(const Verb *verb, guint count, GError **error)

@@ -77,6 +77,7 @@ static char *job_of_disk(Client *client, const char *disk, GError **error)
         g_autofree char *disk_path = client_disk_path(client, disk, error);
         g_autoptr(GVariant) properties =
                 disk_path ? client_properties(client, disk_path, BLOCKJOBD_DISK, error) : NULL;
+        g_autofree char *jobs = NULL;
         char *job = NULL;
 
         if (!properties)
@@ -85,7 +86,10 @@ static char *job_of_disk(Client *client, const char *disk, GError **error)
         if (job && strcmp(job, "/") != 0)
                 return job;
         g_free(job);
-        g_set_error(error, CLIENT_ERROR, STATUS_ERROR, "no job runs on '%s'", disk);
+        jobs = client_command(client, "jobs");
+        g_set_error(error, CLIENT_ERROR, STATUS_ERROR,
+                    "no job runs on '%s'\n  %s lists those that are over, too; name one by its id", disk,
+                    jobs);
         return NULL;
 }
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Each exit status of blockjobctl, by a real job that ends so; and what a person is told about it."""
 
+import signal
+
 import pytest
 
 from kit import ctl as status
@@ -184,13 +186,14 @@ def test_job_active(lab):
     ctl("abort", job, status=status.ERROR)
 
 
-def test_interrupted(lab):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(lab, number):
     """Ctrl-C ends the waiting, not the job, which is found again by what is said."""
     machine, chain, disk = lab.slow()
     waiting = Running("commit", name_of(machine), "--speed", "64K", "--pivot", "--wait")
     job = running_job(lab, disk)
     waiting.wait_said("copying")
-    waiting.interrupt()
+    waiting.interrupt(number)
     done = waiting.end(status.INTERRUPTED)
     assert f"job {job['Id']} runs on" in done.err
     assert f"blockjobctl wait {job['Id']}\n" in done.err and f"blockjobctl abort {job['Id']}\n" in done.err

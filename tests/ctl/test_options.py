@@ -91,6 +91,25 @@ def test_names_of_layers(lab, base, top):
     images.assert_contents(chain.top, chain.contents[-1])
 
 
+@pytest.mark.parametrize("written, bytes_per_second, shown", [
+    ("0", 0, "no limit"), ("512", 512, "512 B/s"), ("1K", KIB, "1 KiB/s"), ("1kib/s", KIB, "1 KiB/s"),
+    ("1KB", 1000, "1000 B/s"), ("1.5M", 3 * MIB // 2, "1.5 MiB/s"), ("20 GB", 20 * 10**9, "18.6 GiB/s"),
+    ("2T", 2 << 40, "2 TiB/s"), (str((1 << 63) - 1), (1 << 63) - 1, "8192 PiB/s")])
+def test_units(lab, written, bytes_per_second, shown):
+    machine, _, disk = lab.slow()
+    job = disk.copy(f"{lab.directory}/copy.qcow2", speed=64 * KIB)
+    job.pause()
+    assert f", speed {shown}, " in ctl("speed", name_of(machine), written).out
+    assert job["Speed"] == bytes_per_second
+    job.abort()
+
+
+@pytest.mark.parametrize("written", ["-1", "1.3", "1..5M", "M", "1X", "1MBit", str(1 << 63), "9000000T", "", "0x10", "1e3"])
+def test_no_units(service, written):
+    done = ctl("speed", "--", "abc", written, status=status.USAGE)
+    assert f"'{written}' is no speed" in done.err
+
+
 def test_pull(lab):
     chain = images.layers(lab.directory, 3)
     machine, _, disk = lab.standard(chain)

@@ -2,6 +2,7 @@
 """Waiting for a job: from its first moment, over a restart of the service, with lines where there is no terminal."""
 
 import re
+import signal
 
 import pytest
 
@@ -63,6 +64,14 @@ def test_without_waiting(lab):
     asked = ctl("abort", done.job, "--async")
     Job(lab.client, f"/org/blockjobd1/job/{done.job}").wait_completed("cancelled")
     assert asked.status == status.DONE
+
+
+def test_pivot_without_waiting(lab):
+    machine, chain, disk = lab.standard()
+    job = Job(lab.client, f"/org/blockjobd1/job/{ctl('commit', name_of(machine), '--wait').job}")
+    ctl("pivot", name_of(machine), "--async")
+    job.wait_completed("completed")
+    assert disk["Source"] == chain.base.path
 
 
 def test_lines_without_a_terminal(lab):
@@ -152,10 +161,10 @@ def test_dismissed_at_its_end_by_somebody_else(lab):
     waiting = Running("commit", name_of(machine), "--speed", "64K", "--wait", "--pivot")
     job = running_job(lab, disk)
     waiting.wait_said("copying")
-    waiting.process.send_signal(19)  # SIGSTOP
+    waiting.process.send_signal(signal.SIGSTOP)
     job.abort()
     job.dismiss()
-    waiting.process.send_signal(18)
+    waiting.process.send_signal(signal.SIGCONT)
     done = waiting.end(status.CANCELLED)
     assert f"job {job.path.rpartition('/')[2]}: cancelled" in done.out
 
