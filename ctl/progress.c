@@ -20,6 +20,7 @@ typedef struct {
 } Sample;
 
 struct Progress {
+        const Client *client;
         gboolean wanted;
         gboolean is_terminal;
         gboolean is_drawn;
@@ -64,6 +65,7 @@ Progress *progress_new(const Client *client)
 {
         Progress *progress = g_new0(Progress, 1);
 
+        progress->client = client;
         progress->is_terminal = isatty(STDERR_FILENO) && g_strcmp0(g_getenv("TERM"), "dumb") != 0;
         progress->wanted = !client->quiet && (progress->is_terminal || client->json == JSON_OFF);
         return progress;
@@ -207,6 +209,28 @@ static void print_line(Progress *progress, const char *name, const char *phase, 
         fflush(stderr);
 }
 
+/* A job that waits for somebody says so once, and what for. */
+static void tell_trouble(const Progress *progress, GVariantDict *job, const char *name, const Look *look)
+{
+        static const struct {
+                const char *io_status, *what;
+        } troubles[] = {
+                { "nospace", "there is no space left. Make room, and type" },
+                { "failed", "an I/O error. When its cause is mended, type" },
+        };
+        const char *id = "";
+        g_autofree char *rest = NULL, *command = NULL;
+
+        g_variant_dict_lookup(job, "Id", "&s", &id);
+        rest = g_strdup_printf("resume %s", id);
+        command = client_command(progress->client, rest);
+        for (gsize i = 0; i < G_N_ELEMENTS(troubles); i++)
+                if (strcmp(look->io_status, troubles[i].io_status) == 0)
+                        fprintf(stderr, "%s%s paused: %s%s: %s%s\n", progress->is_terminal ? "\r\033[K" : "",
+                                name, style_on(STDERR_FILENO, STYLE_WARNING), troubles[i].what,
+                                style_on(STDERR_FILENO, STYLE_PLAIN), command);
+}
+
 void progress_show(Progress *progress, GVariantDict *job, gboolean is_away)
 {
         Look look = { "", "", "", "", 0, 0, FALSE };
@@ -228,6 +252,8 @@ void progress_show(Progress *progress, GVariantDict *job, gboolean is_away)
         name = g_strdup_printf("%s %s", job_word(look.type), shown);
         phase = phase_of(&look, is_away);
         text = describe(&look, rate_of(progress, look.current), phase);
+        if (strcmp(look.state, "paused") == 0 && !is_away && g_strcmp0(phase, progress->phase) != 0)
+                tell_trouble(progress, job, name, &look);
         share = look.total ? MIN((double) look.current / (double) look.total, 1.0) : look.ready;
         if (progress->is_terminal)
                 draw(progress, name, text, share);

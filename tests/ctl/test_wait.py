@@ -11,6 +11,7 @@ from kit import images
 from kit.ctl import Running, ctl
 from kit.images import KIB, MIB
 from kit.objects import Job
+from kit.space import SmallDisk
 
 
 def name_of(machine):
@@ -100,6 +101,25 @@ def test_paused(lab):
     assert f"job {job}: kept" in ctl("wait", job, status=status.KEPT).out
     assert ctl("dismiss", job).out == f"job {job}: dismissed\n"
     ctl("wait", job, status=status.ERROR)
+
+
+def test_no_space(lab):
+    """Who waits is told what the job waits for, once."""
+    machine, chain, disk = lab.standard()
+    room = SmallDisk(f"{lab.directory}/small", 1024)
+    try:
+        waiting = Running("backup", name_of(machine), f"{room.path}/backup.qcow2", "--on-target-error", "enospc",
+                          "--force", "--wait")
+        job = running_job(lab, disk)
+        job.wait("IoStatus", "nospace")
+        command = f"blockjobctl resume {job['Id']}"
+        waiting.wait_said(f"backup {name_of(machine)} paused: there is no space left. Make room, and type: {command}\n")
+        room.resize(64 * 1024)
+        ctl(*command.split()[1:])
+        assert waiting.end(status.DONE).err.count(command) == 1
+    finally:
+        machine.kill()
+        room.remove()
 
 
 def test_service_killed_and_started_again(lab):
