@@ -123,8 +123,19 @@ static gboolean parse_verb(const Verb *verb, int *argc, char ***argv, GError **e
         return TRUE;
 }
 
-static gboolean check_arguments(const Verb *verb, guint count, GError **error)
+static gboolean check_arguments(const Verb *verb, char **arguments, GError **error)
 {
+        guint count = g_strv_length(arguments);
+
+        /* The bus carries no other text. */
+        for (guint i = 0; i < count; i++)
+                if (!g_utf8_validate(arguments[i], -1, NULL)) {
+                        g_autofree char *clean = printable(arguments[i]);
+
+                        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE, "'%s' is not UTF-8",
+                                    clean);
+                        return FALSE;
+                }
         if (count >= verb->minimum && count <= verb->maximum)
                 return TRUE;
         g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s takes %s%s", verb->name,
@@ -186,7 +197,7 @@ int main(int argc, char **argv)
                 argv++;
                 argc--;
         }
-        if (!parse_verb(verb, &argc, &argv, &error) || !check_arguments(verb, (guint) argc - 1, &error) ||
+        if (!parse_verb(verb, &argc, &argv, &error) || !check_arguments(verb, argv + 1, &error) ||
             !set_up_client(verb, &error)) {
                 usage_error(error->message, verb->name);
                 return STATUS_USAGE;

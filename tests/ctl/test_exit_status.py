@@ -140,6 +140,8 @@ def test_no_bus():
     (("resize", "a/b", "big"), "'big' is no size"),
     (("speed", "abc", "-"), "'-' is no speed"),
     (("wait", "abc", "--nothing"), "--nothing"),
+    (("wait", "\udcff\udcfe"), r"'\xff\xfe' is not UTF-8"),
+    (("copy", "a/b", "\udcff.qcow2"), r"'\xff.qcow2' is not UTF-8"),
 ])
 def test_usage(service, words, said):
     done = ctl(*words, status=status.USAGE)
