@@ -92,7 +92,8 @@ static char *absolute(const Client *client, const char *file)
         if (client->transport != TRANSPORT_LOCAL || g_path_is_absolute(file))
                 return g_strdup(file);
         here = g_get_current_dir();
-        return g_build_filename(here, file, NULL);
+        /* The bus takes no other name; this one is refused there, and named. */
+        return g_utf8_validate(here, -1, NULL) ? g_build_filename(here, file, NULL) : g_strdup(file);
 }
 
 static char *target_of(const Client *client, const char *target)

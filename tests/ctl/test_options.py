@@ -180,3 +180,12 @@ def test_a_target_of_ones_own_that_is_refused(lab):
     assert not os.path.exists(target)
     ctl("copy", name_of(machine), target, "--open", user="daemon", status=status.ERROR)
     ctl("copy", name_of(machine), target, "--open", "--machine", ".host", status=status.USAGE)
+
+
+def test_a_directory_that_is_not_utf8(lab):
+    """Its name cannot be told to the service, which says what is wrong with the rest."""
+    machine, _, _ = lab.standard()
+    directory = f"{lab.directory}/\udcff"
+    os.mkdir(directory)
+    done = ctl("snapshot", name_of(machine), "monday.qcow2", status=status.ERROR, cwd=directory)
+    assert "InvalidArgument: " in done.err and "'monday.qcow2'" in done.err
