@@ -393,7 +393,7 @@ static void keep_top_run(Job *job)
 static const JobStep active_steps[] = {
         { "plan", plan_state, plan_run },
         { "record-intent", record_intent_state, record_intent_run },
-        { "begin", begin_state, begin_run },
+        { "begin", begin_layer_state, begin_layer_run },
         { "start", start_state, start_run },
         { "record-accepted", record_accepted_state, record_accepted_run },
         { "announce", announce_state, announce_run },
@@ -421,7 +421,7 @@ static const JobStep active_steps[] = {
 static const JobStep steps[] = {
         { "plan", plan_state, plan_run },
         { "record-intent", record_intent_state, record_intent_run },
-        { "begin", begin_state, begin_run },
+        { "begin", begin_layer_state, begin_layer_run },
         { "start", start_state, start_run },
         { "record-accepted", record_accepted_state, record_accepted_run },
         { "announce", announce_state, announce_run },

@@ -116,18 +116,30 @@ static void fail(Job *job, GError *error, JobDone done, gpointer data)
         g_error_free(error);
 }
 
+/* QEMU was done with a layer when it came there. */
+static gboolean came_too_late(const Job *job, const GError *error)
+{
+        return g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) && stages_keep_orders(job);
+}
+
+static void speed_is(Job *job, guint64 speed)
+{
+        if (job->speed == speed)
+                return;
+        job->speed = speed;
+        job_changed(job, JOB_CHANGED_SPEED);
+}
+
 static void on_speed_set(JsonNode *result, const GError *error, gpointer data)
 {
         Control *control = data;
-
-        /* Where QEMU is done with one layer, it counts for the next. */
-        gboolean later = g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) && stages_are_left(control->job);
+        gboolean later = came_too_late(control->job, error);
 
         (void) result;
-        if ((!error || later) && control->job->speed != control->speed) {
-                control->job->speed = control->speed;
-                job_changed(control->job, JOB_CHANGED_SPEED);
-        }
+        if (!error || later)
+                speed_is(control->job, control->speed);
+        if (later)
+                stages_keep(control->job);
         control_end(control, later ? NULL : error);
 }
 
@@ -148,6 +160,12 @@ void job_set_speed(Job *job, guint64 speed, JobDone done, gpointer data)
                      done, data);
                 return;
         }
+        if (stages_keep_orders(job)) {
+                speed_is(job, speed);
+                stages_keep(job);
+                done(job, NULL, data);
+                return;
+        }
         Control *control = control_new(job, done, data);
         control->speed = speed;
         qmp_execute(job->host->qmp, "block-job-set-speed",
@@ -158,14 +176,17 @@ void job_set_speed(Job *job, guint64 speed, JobDone done, gpointer data)
 static void on_paused_or_resumed(JsonNode *result, const GError *error, gpointer data)
 {
         Control *control = data;
+        Job *job = control->job;
+        gboolean later = came_too_late(job, error);
 
         (void) result;
-        if (error)
-                control->job->paused_by_user = !control->pause;
-        else if (!control->pause)
-                job_seen_resumed(control->job);
-        job_update_state(control->job);
-        control_end(control, error);
+        job->paused_by_user = error && !later ? !control->pause : control->pause;
+        if (later)
+                stages_keep(job);
+        else if (!error && !control->pause)
+                job_seen_resumed(job);
+        job_update_state(job);
+        control_end(control, later ? NULL : error);
 }
 
 static void pause_or_resume(Job *job, gboolean pause, JobDone done, gpointer data)
@@ -184,6 +205,12 @@ static void pause_or_resume(Job *job, gboolean pause, JobDone done, gpointer dat
                 return;
         }
         if (pause == (job->state == JOB_PAUSED)) {
+                done(job, NULL, data);
+                return;
+        }
+        if (stages_keep_orders(job)) {
+                job->paused_by_user = pause;
+                stages_keep(job);
                 done(job, NULL, data);
                 return;
         }

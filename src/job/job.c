@@ -222,12 +222,6 @@ static gboolean shows_pause(const Job *job)
                (job->paused_by_user || job->io_failed || job->no_space || job->paused_seen > 1);
 }
 
-/* One layer is over, the next one is not on its way yet. */
-static gboolean is_between_stages(const Job *job)
-{
-        return job->record.stage_over || (job->announced && !job->record.accepted) || stages_are_left(job);
-}
-
 static JobState derive_state(const Job *job)
 {
         if (job->concluded)
@@ -239,11 +233,11 @@ static JobState derive_state(const Job *job)
         if (!job->host || !job->synced)
                 return JOB_DISCONNECTED;
         if ((job->status >= STATUS_WAITING || job->status == STATUS_ABSENT) &&
-            (job->record.decision != DECISION_NONE || !is_between_stages(job)))
+            (job->record.decision != DECISION_NONE || !stages_are_between(job)))
                 return JOB_COMPLETING;
         /* Also when QEMU pauses it on the way to its end, for want of room say: somebody has to resume it.
          */
-        if (shows_pause(job))
+        if (shows_pause(job) || stages_are_held(job))
                 return JOB_PAUSED;
         if (job->record.decision != DECISION_NONE)
                 return JOB_COMPLETING;

@@ -252,7 +252,8 @@ struct Job {
         gboolean end_seen; /* an event told of its end */
         gboolean io_failed, no_space;
         gboolean paused_by_user;
-        guint paused_seen; /* looks in a row that found it paused */
+        gboolean has_orders; /* to be recorded: see stages_keep() */
+        guint paused_seen;   /* looks in a row that found it paused */
 
         /* Where it is. */
         JobState state; /* as last told */

@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "job/files.h"
 #include "job/job.h"
+#include "job/stages.h"
 
 /* These stand in records: never rename one. */
 static const char *const decision_names[] = {
@@ -108,7 +109,7 @@ JsonObject *job_to_json(const Job *job)
                 "b:accepted", job->record.accepted, "b:stage-over", job->record.stage_over, "s:decision",
                 decision_names[job->record.decision], "s:disk-is", disk_names[job->record.disk_is],
                 "s:result", job_result_name(job->record.result), "i:error-code", (gint64) job->error_code,
-                "b:told", job->record.told, "b:orphan", job->orphan, NULL);
+                "b:told", job->record.told, "b:orphan", job->orphan, "b:held", stages_are_held(job), NULL);
 
         for (guint i = 0; i < G_N_ELEMENTS(texts); i++)
                 if (*text_of(job, i))
@@ -197,6 +198,7 @@ Job *job_from_json(const char *id, JsonObject *record, const JobDriver *const *d
                 .disk_is = (JobDisk) disk_is,
                 .result = (JobResult) result,
         };
+        job->paused_by_user = json_boolean(record, "held");
         job->written = job->record;
         job->concluded = job->tidied = job->record.told;
         job->announced = job->record.accepted || job->stage > 0;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/stages.h"
 
 static const char *const status_names[] = {
         [STATUS_CREATED] = "created", [STATUS_RUNNING] = "running",   [STATUS_PAUSED] = "paused",
@@ -13,11 +14,21 @@ static const char *const status_names[] = {
         [STATUS_ABSENT] = "null",
 };
 
+static gboolean is_stopped(const Job *job)
+{
+        return job->status == STATUS_PAUSED || job->status == STATUS_STANDBY;
+}
+
 static void set_status(Job *job, const char *name)
 {
+        gboolean stopped = is_stopped(job);
+
         for (guint i = 0; i < G_N_ELEMENTS(status_names); i++)
                 if (g_strcmp0(status_names[i], name) == 0)
                         job->status = (JobStatus) i;
+        /* Whoever it was. */
+        if (stopped && (job->status == STATUS_RUNNING || job->status == STATUS_READY))
+                job->paused_by_user = FALSE;
 }
 
 static void set_qemu_error(Job *job, const char *error)
@@ -62,7 +73,7 @@ void job_seen_status(Job *job, const char *status, gint64 when)
                 job->hold_start = when;
         if (job->status == STATUS_CONCLUDED)
                 set_hold(job, when);
-        if (job->status != STATUS_PAUSED && job->status != STATUS_STANDBY)
+        if (!is_stopped(job))
                 job->paused_seen = 0;
         /* How far it is comes right behind it, and is to be told before Ready. */
         if (job->status == STATUS_READY && job->driver->two_phase && !job->ready_time)
@@ -131,7 +142,8 @@ void job_seen_block_query(Job *job, JsonObject *entry)
 
         set_progress(job, (guint64) json_integer(entry, "offset"), (guint64) json_integer(entry, "len"));
         set_io_status(job, no_space, failed);
-        if (job->speed != speed) {
+        /* What it says of a layer that is over is not what the next one is to have. */
+        if (job->speed != speed && !stages_are_between(job)) {
                 job->speed = speed;
                 job_changed(job, JOB_CHANGED_SPEED);
         }

@@ -19,6 +19,90 @@ gboolean stages_are_left(const Job *job)
         return job->stage + 1 < job->stages;
 }
 
+gboolean stages_are_between(const Job *job)
+{
+        gboolean ended = job->status >= STATUS_WAITING || job->status == STATUS_ABSENT;
+
+        if (job->stages == 0 || job->record.result != RESULT_NONE)
+                return FALSE;
+        return job->record.stage_over || (job->stage > 0 && !job->record.accepted) ||
+               (ended && job->record.accepted && stages_are_left(job));
+}
+
+gboolean stages_keep_orders(const Job *job)
+{
+        return stages_are_between(job) && !(job->step && strcmp(job->step->name, "start") == 0);
+}
+
+gboolean stages_are_held(const Job *job)
+{
+        return job->paused_by_user && stages_keep_orders(job);
+}
+
+void stages_keep(Job *job)
+{
+        job->has_orders = TRUE;
+        job_update_state(job);
+        job_advance(job);
+}
+
+/* The next one is planned and recorded, and QEMU has not heard of it. */
+static gboolean is_planned(const Job *job)
+{
+        return job->stage > 0 && !job->record.accepted && !job_outcome_is_seen(job);
+}
+
+/* With the orders nothing is written that is not to be on disk yet. */
+static gboolean can_be_written(const Job *job)
+{
+        return !job_outcome_is_seen(job) || job_outcome_is_written(job);
+}
+
+StepState begin_layer_state(const Job *job)
+{
+        if (job->stages == 0 || !job->announced)
+                return begin_state(job);
+        if (job->has_orders && can_be_written(job))
+                return STEP_DUE;
+        if (!is_planned(job) || job->gone)
+                return STEP_DONE;
+        if (!job_is_connected(job))
+                return STEP_WAIT;
+        if (job->record.decision == DECISION_CANCEL)
+                return STEP_DUE;
+        return job->paused_by_user ? STEP_WAIT : STEP_DONE;
+}
+
+static void give_up(Job *job, JobResult result, int code, const char *why)
+{
+        if (job->record.stage_over)
+                job->stage++;
+        set_result(job, result);
+        job_set_error(job, code, "%s", why);
+        job_step_end(job);
+}
+
+static void on_orders_recorded(const GError *error, gpointer data)
+{
+        Job *job = data;
+
+        /* They hold as long as the service runs. */
+        if (error)
+                job_warn(job, error);
+        job_step_end(job);
+}
+
+void begin_layer_run(Job *job)
+{
+        if (job->stages == 0 || !job->announced)
+                begin_run(job);
+        else if (job->has_orders) {
+                job->has_orders = FALSE;
+                job_write(job, JOURNAL_SYNCED, on_orders_recorded);
+        } else
+                give_up(job, RESULT_CANCELLED, -1, "the job was aborted");
+}
+
 void stages_say_how_far(Job *job)
 {
         g_autofree char *before = g_strdup(job->error_message), *text = NULL;
@@ -72,16 +156,9 @@ StepState next_layer_state(const Job *job)
 {
         if (!job->record.stage_over || job->record.result != RESULT_NONE)
                 return STEP_DONE;
+        if (job->paused_by_user && job->record.decision != DECISION_CANCEL && !job->gone)
+                return STEP_WAIT;
         return job->gone || job_is_connected(job) ? STEP_DUE : STEP_WAIT;
-}
-
-static void give_up(Job *job, JobResult result, int code, const char *why)
-{
-        if (job->record.stage_over)
-                job->stage++;
-        set_result(job, result);
-        job_set_error(job, code, "%s", why);
-        job_step_end(job);
 }
 
 static void on_recorded(const GError *error, gpointer data)
@@ -101,6 +178,8 @@ static void on_taken(Job *job, const GError *error)
                 job_step_end(job); /* once more, where QEMU is still there */
         else if (error)
                 give_up(job, RESULT_FAILED, error->code, error->message);
+        else if (job->paused_by_user || job->record.decision == DECISION_CANCEL)
+                job_step_end(job); /* asked for meanwhile */
         else {
                 begin(job);
                 job_write(job, JOURNAL_SYNCED, on_recorded);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A commit of several layers that goes from the bottom up: what is done stays done, and the same call goes on."""
 
+import json
 import os
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from kit import images
 from kit.bus import refused
 from kit.images import KIB, MIB
-from kit.waiting import wait_until
+from kit.waiting import stays, wait_until
 
 SLOW = 64 * KIB
 # How far above each other the stripes of the layers begin: each layer has 1 MiB of its own.
@@ -182,3 +183,101 @@ def test_bytes_beside_a_plain_commit(lab):
     restartable = bytes_of_a_commit_that_is_given_up_at_its_end(lab, "restartable", True)
     print(f"bytes written: plain {plain}, restartable {restartable}")
     assert plain >= 6 * MIB and 4 * MIB <= restartable < 5 * MIB
+
+
+# Where QEMU has no job that could be told anything, or one that takes no orders any more: (point, how often before).
+BETWEEN = [("check-pending", 0), ("record-outcome", 0), ("record-outcome+", 1), ("tidy", 1), ("next-layer", 0),
+           ("next-layer+", 1)]
+# There the next layer is on its way: what is sent comes behind it.
+STARTING = ("start+", 1)
+
+
+def at_points(*cases):
+    return pytest.mark.parametrize("point, turn", [pytest.param(*case, id=f"{case[0]}-{case[1] + 1}") for case in cases])
+
+
+class Between:
+    """Commit of three layers whose service stands still between two of them; calls that wait for it to go on."""
+
+    def __init__(self, lab, point, turn):
+        self.lab = lab
+        self.chain = five_layers(lab.directory)
+        self.machine, _, self.disk = lab.standard(self.chain)
+        lab.service.restart(wait_at=point, **{"pass": str(turn)})
+        self.pid = lab.service.pid()
+        # While the service stands still, QEMU goes on: with this speed for about a second a layer.
+        self.job = self.disk.commit(top="[1]", base="[4]", restartable=True, speed=MIB if (point, turn) == STARTING else 0)
+        lab.service.wait_stopped(self.pid)
+        self.calls = []
+
+    def later(self, member, signature="()", *arguments):
+        self.calls.append(self.lab.client.call_later(self.job.path, "Job", member, signature, *arguments))
+
+    def go_on(self):
+        """What each of the calls was answered with."""
+        self.lab.service.resume(self.pid)
+        return [self.lab.client.wait_reply(call) for call in self.calls]
+
+    def record(self):
+        with open(f"{self.lab.service.state_directory}/jobs/{self.job['Id']}.json") as file:
+            return json.load(file)
+
+    def assert_complete(self):
+        assert self.disk.sources() == names(self.chain, 4, 0)
+        self.machine.quit()
+        images.assert_contents(self.chain.top, self.chain.contents[4])
+        images.assert_contents(self.chain.base, self.chain.contents[3])
+
+
+@at_points(*BETWEEN, STARTING)
+def test_paused_between_two_layers(lab, point, turn):
+    """And given a speed: the next layer waits, also in the service's next life, and has that speed then."""
+    between = Between(lab, point, turn)
+    machine, job = between.machine, between.job
+    between.later("SetSpeed", "(t)", SLOW)
+    between.later("Pause")
+    assert [reply.kind for reply in between.go_on()] == ["reply", "reply"]
+    job.wait("State", "paused")
+    assert job["Speed"] == SLOW and job["Result"] == ""
+    if (point, turn) != STARTING:
+        machine.wait_jobs(lambda jobs: jobs == {}, "QEMU to be done with the layer")
+        left = len(between.disk["Chain"])
+        wait_until(lambda: between.record()["held"], "the pause to be recorded")
+        lab.service.restart()
+        job.wait("State", "paused")
+        stays(lambda: machine.jobs() == {} and len(between.disk["Chain"]) == left, "waiting", 0.3)
+    job.resume()
+    job.wait("State", "running")
+    block_job, = machine.wait_jobs(lambda jobs: jobs and machine.qmp.execute("query-block-jobs"), "the next layer")
+    assert (block_job["device"], block_job["speed"]) == (job["QemuJobId"], SLOW)
+    job.set_speed(0)
+    job.wait_completed("completed")
+    between.assert_complete()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@at_points(BETWEEN[0], BETWEEN[2], BETWEEN[4], STARTING)
+def test_aborted_between_two_layers(lab, point, turn, paused):
+    """Also when it is paused there: the layers that are done stay done."""
+    between = Between(lab, point, turn)
+    if paused:
+        between.later("Pause")
+    between.later("Abort", "(a{sv})", {})
+    assert {reply.kind for reply in between.go_on()} == {"reply"}
+    between.job.wait_completed("cancelled")
+    done = 5 - len(between.disk["Chain"])
+    assert between.job["Error"][1].endswith(f"{done} of 3 layers are in '{between.chain.base.path}' for good")
+    assert between.machine.jobs() == {} and done == turn + (point not in ("check-pending", "start+"))
+    between.disk.commit(top="[1]", base=between.chain.base.path, restartable=True).wait_completed("completed")
+    between.assert_complete()
+
+
+@at_points(BETWEEN[0], BETWEEN[5], STARTING)
+def test_mode_between_two_layers(lab, point, turn):
+    """It has none that could be changed, there as anywhere."""
+    between = Between(lab, point, turn)
+    between.later("SetMode", "(s)", "write-blocking")
+    between.later("Resume")
+    assert [reply.kind for reply in between.go_on()] == ["error", "reply"]
+    between.job.wait_completed("completed")
+    between.assert_complete()
