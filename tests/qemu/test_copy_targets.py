@@ -282,8 +282,11 @@ def test_server_dies(two_disks, ready):
     job = disks["vda"].copy(server.uri, format="raw", reuse=True, **({} if ready else SLOWLY))
     if ready:
         job.wait_ready()
+    else:
+        # In the middle of a request: a job that has found the server gone has no speed to be set any more.
+        server.hold()
+        job.set_speed(0)
     server.kill()
-    job.set_speed(0)
     # It is noticed when there is something to be written.
     machine.write("vda", 9, 20 * MIB, MIB)
     _, name, message = job.wait_completed("failed")
