@@ -12,6 +12,11 @@ class SmallDisk:
         os.makedirs(path, exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", f"size={kilobytes}k,mode=0755", "tmpfs", path)
 
+    def used(self):
+        """In bytes."""
+        status = os.statvfs(self.path)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
+
     def resize(self, kilobytes):
         run("mount", "-o", f"remount,size={kilobytes}k", self.path)
 
