@@ -4,6 +4,7 @@
 import os
 import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +17,11 @@ def build_directory():
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory):
+def installed():
     """Where `meson install` has put everything, as a root directory of its own."""
-    root = str(tmp_path_factory.mktemp("installed"))
-    run("meson", "install", "-C", build_directory(), "--no-rebuild", "--quiet", "--destdir", root)
-    return root
+    with tempfile.TemporaryDirectory(prefix="bj-installed-") as root:
+        run("meson", "install", "-C", build_directory(), "--no-rebuild", "--quiet", "--destdir", root)
+        yield root
 
 
 def found(root, path):
@@ -55,9 +56,10 @@ def place():
 
 
 @pytest.fixture
-def desk(tmp_path):
+def desk():
     """A directory that looks like that of the project, in which a document may leave what it makes."""
-    for entry in PROJECT.iterdir():
-        if not entry.name.startswith((".git", "build")):
-            (tmp_path / entry.name).symlink_to(entry)
-    return tmp_path
+    with tempfile.TemporaryDirectory(prefix="bj-desk-") as directory:
+        for entry in PROJECT.iterdir():
+            if not entry.name.startswith((".git", "build")):
+                (Path(directory) / entry.name).symlink_to(entry)
+        yield Path(directory)

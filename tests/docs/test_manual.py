@@ -4,6 +4,7 @@
 import os
 import re
 import subprocess
+import tempfile
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -41,11 +42,14 @@ def test_the_pages_are_there_and_clean(pages):
         assert complaints(path) == [], name
 
 
-def test_a_page_that_is_not_clean_is_found(tmp_path):
-    path = tmp_path / "wrong.8"
-    for wrong in (".nosuchmacro\n", "\\fBbold\\fQ\n", ".TP\n"):
-        path.write_text(f'.TH WRONG 8 "" "wrong"\n.SH NAME\nwrong \\- this is not right\n{wrong}')
-        assert complaints(path), wrong
+def test_a_page_that_is_not_clean_is_found():
+    with tempfile.NamedTemporaryFile("w", suffix=".8") as page:
+        for wrong in (".nosuchmacro\n", "\\fBbold\\fQ\n", ".TP\n"):
+            page.seek(0)
+            page.write(f'.TH WRONG 8 "" "wrong"\n.SH NAME\nwrong \\- this is not right\n{wrong}')
+            page.truncate()
+            page.flush()
+            assert complaints(page.name), wrong
 
 
 @pytest.fixture(scope="session")

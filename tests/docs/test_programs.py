@@ -4,6 +4,7 @@
 import os
 import re
 import subprocess
+import tempfile
 
 import pytest
 
@@ -16,17 +17,17 @@ COMPILERS = ("cc ", "gdbus-codegen ")
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory, interfaces):
+def compiled(interfaces):
     """Built by the very commands of the page, without a warning."""
-    directory = tmp_path_factory.mktemp("programs")
-    (directory / "docs").symlink_to(PROJECT / "docs")
     commands = [block.text for block in blocks(PAGE) if block.language == "sh" and block.text.startswith(COMPILERS)]
     assert len(commands) == 2
-    for command in commands:
-        done = subprocess.run(["sh", "-ec", command], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True)
-        assert (done.returncode, done.stdout) == (0, "")
-    return directory
+    with tempfile.TemporaryDirectory(prefix="bj-programs-") as directory:
+        os.symlink(PROJECT / "docs", f"{directory}/docs")
+        for command in commands:
+            done = subprocess.run(["sh", "-ec", command], cwd=directory, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True)
+            assert (done.returncode, done.stdout) == (0, "")
+        yield directory
 
 
 COMMANDS = {
