@@ -3,12 +3,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "complete.h"
 #include "output.h"
 #include "verb.h"
 
 /* blockjobctl: the command line, to a verb and its options. */
 
-static const Verb *const tables[] = { verbs_look, verbs_start, verbs_control, verbs_monitor };
+const Verb *const verb_tables[] = {
+        verbs_look, verbs_domain, verbs_start, verbs_control, verbs_monitor, NULL
+};
 
 static char *host, *machine;
 static gboolean no_ask_password, no_pager, show_version;
@@ -32,7 +35,7 @@ static gboolean take_json(const char *name, const char *value, gpointer data, GE
         return TRUE;
 }
 
-static const GOptionEntry global_options[] = {
+const GOptionEntry global_options[] = {
         { "json", 0, G_OPTION_FLAG_OPTIONAL_ARG, G_OPTION_ARG_CALLBACK, take_json,
           "Print JSON: pretty (without MODE), short, off", "MODE" },
         { "quiet", 'q', 0, G_OPTION_ARG_NONE, &client.quiet, "Print nothing but what went wrong", NULL },
@@ -45,10 +48,10 @@ static const GOptionEntry global_options[] = {
         { 0 },
 };
 
-static const Verb *find_verb(const char *name)
+const Verb *verb_find(const char *name)
 {
-        for (gsize i = 0; i < G_N_ELEMENTS(tables); i++)
-                for (const Verb *verb = tables[i]; verb->name; verb++)
+        for (gsize i = 0; verb_tables[i]; i++)
+                for (const Verb *verb = verb_tables[i]; verb->name; verb++)
                         if (strcmp(verb->name, name) == 0)
                                 return verb;
         return NULL;
@@ -58,9 +61,9 @@ static char *list_of_verbs(void)
 {
         GString *text = g_string_new("Commands:");
 
-        for (gsize i = 0; i < G_N_ELEMENTS(tables); i++) {
+        for (gsize i = 0; verb_tables[i]; i++) {
                 g_string_append_c(text, '\n');
-                for (const Verb *verb = tables[i]; verb->name; verb++) {
+                for (const Verb *verb = verb_tables[i]; verb->name; verb++) {
                         g_autofree char *call = g_strdup_printf("%s %s", verb->name, verb->arguments);
 
                         int padding = 32 - (int) g_utf8_strlen(call, -1);
@@ -178,6 +181,12 @@ int main(int argc, char **argv)
         const Verb *verb = NULL;
 
         setlocale(LC_ALL, "");
+        /* Not among the commands: it is the shells that type it. */
+        if (argc > 1 && strcmp(argv[1], "complete") == 0) {
+                complete(&client, argv + 2);
+                client_close(&client);
+                return STATUS_DONE;
+        }
         if (!parse_globals(&argc, &argv, &error)) {
                 usage_error(error->message, NULL);
                 return STATUS_USAGE;
@@ -186,7 +195,7 @@ int main(int argc, char **argv)
                 puts("blockjobctl " BLOCKJOBD_VERSION);
                 return STATUS_DONE;
         }
-        verb = find_verb(argc > 1 ? argv[1] : "list");
+        verb = verb_find(argc > 1 ? argv[1] : "list");
         if (!verb) {
                 g_autofree char *message = g_strdup_printf("there is no command '%s'", argv[1]);
 

@@ -167,7 +167,9 @@ void table_add(Table *table, const char *const *cells)
 {
         Row *row = g_new0(Row, 1);
 
-        row->cells = g_strdupv((GStrv) cells);
+        row->cells = g_new0(char *, g_strv_length((GStrv) cells) + 1);
+        for (gsize i = 0; cells[i]; i++)
+                row->cells[i] = printable(cells[i]);
         g_ptr_array_add(table->rows, row);
 }
 

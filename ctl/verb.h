@@ -17,6 +17,14 @@ typedef struct {
 
 /* The tables, one for each file of commands, in the order of --help; each ends with a row without a name. */
 extern const Verb verbs_look[];
+extern const Verb verbs_domain[];
 extern const Verb verbs_start[];
 extern const Verb verbs_control[];
 extern const Verb verbs_monitor[];
+
+/* All of them, and a NULL; the options that any command takes. */
+extern const Verb *const verb_tables[];
+extern const GOptionEntry global_options[];
+
+/* NULL: there is none. */
+const Verb *verb_find(const char *name);

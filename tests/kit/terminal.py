@@ -29,6 +29,14 @@ class Terminal:
         self._tmux("send-keys", "-l", line)
         self.press("Enter")
 
+    def keys(self, text):
+        """A line that is not ended yet; a tab is the key."""
+        for piece in re.split("(\t)", text):
+            if piece == "\t":
+                self.press("Tab")
+            elif piece:
+                self._tmux("send-keys", "-l", "--", piece)
+
     def press(self, key):
         self._tmux("send-keys", key)
 

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "complete.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "verb.h"
+
+typedef struct {
+        Client *client;
+        GVariant *objects; /* as far as they have been needed */
+        char **words;
+        guint count;
+        const char *last;
+        const char *disk; /* as the user named it; NULL: not yet */
+} Completion;
+
+static void offer(const Completion *completion, const char *candidate)
+{
+        if (*candidate && g_str_has_prefix(candidate, completion->last) && !strpbrk(candidate, "\n\r"))
+                puts(candidate);
+}
+
+/* ---- what is on the bus ---- */
+
+static GVariant *objects_of(Completion *completion)
+{
+        Client *client = completion->client;
+
+        /* Another host's would take a connection for each key. */
+        if (!completion->objects && client->transport == TRANSPORT_LOCAL && client_connect(client, NULL))
+                completion->objects = client_objects(client, NULL);
+        return completion->objects;
+}
+
+static void each_object(Completion *completion, const char *interface,
+                        void (*take)(const Completion *completion, const char *path, GVariant *properties))
+{
+        GVariant *objects = objects_of(completion), *interfaces;
+        const char *path;
+        GVariantIter iter;
+
+        if (!objects)
+                return;
+        g_variant_iter_init(&iter, objects);
+        while (g_variant_iter_loop(&iter, "{&o@a{sa{sv}}}", &path, &interfaces)) {
+                g_autoptr(GVariant) properties =
+                        g_variant_lookup_value(interfaces, interface, G_VARIANT_TYPE_VARDICT);
+
+                if (properties)
+                        take(completion, path, properties);
+        }
+}
+
+static void offer_name(const Completion *completion, const char *path, GVariant *properties)
+{
+        g_autofree char *name = disk_name_of(path);
+
+        (void) properties;
+        offer(completion, name);
+}
+
+static void offer_id(const Completion *completion, const char *path, GVariant *properties)
+{
+        const char *disk = "/", *result = "";
+        g_autofree char *id = last_name_of(path);
+        g_autofree char *name = NULL;
+
+        g_variant_lookup(properties, "Disk", "&o", &disk);
+        g_variant_lookup(properties, "Result", "&s", &result);
+        offer(completion, id);
+        /* The job that runs on a disk goes by the disk's name as well. */
+        name = *result ? NULL : disk_name_of(disk);
+        if (name)
+                offer(completion, name);
+}
+
+static void offer_layers(const Completion *completion, const char *path, GVariant *properties)
+{
+        g_autoptr(GVariant) chain = g_variant_lookup_value(properties, "Chain", G_VARIANT_TYPE("aa{sv}"));
+        g_autofree char *name = disk_name_of(path);
+        g_auto(GStrv) parts = g_strsplit(name, "/", 2);
+
+        if (g_strcmp0(completion->disk, name) != 0 && g_strcmp0(completion->disk, parts[0]) != 0)
+                return;
+        for (gsize i = 0; chain && i < g_variant_n_children(chain); i++) {
+                g_autoptr(GVariant) layer = g_variant_get_child_value(chain, i);
+                g_autofree char *depth = g_strdup_printf("[%" G_GSIZE_FORMAT "]", i);
+                const char *source = "";
+
+                g_variant_lookup(layer, "source", "&s", &source);
+                offer(completion, depth);
+                offer(completion, source);
+        }
+}
+
+static void complete_domains(Completion *completion)
+{
+        each_object(completion, BLOCKJOBD_DOMAIN, offer_name);
+}
+
+static void complete_disks(Completion *completion)
+{
+        each_object(completion, BLOCKJOBD_DISK, offer_name);
+}
+
+static void complete_both(Completion *completion)
+{
+        complete_domains(completion);
+        complete_disks(completion);
+}
+
+static void complete_jobs(Completion *completion)
+{
+        each_object(completion, BLOCKJOBD_JOB, offer_id);
+}
+
+static void complete_layers(Completion *completion)
+{
+        each_object(completion, BLOCKJOBD_DISK, offer_layers);
+}
+
+/* ---- what stands in the tables ---- */
+
+/* What an argument is, by its name there. Any other may be a file, which the shell knows best. */
+static const struct {
+        const char *argument;
+        void (*list)(Completion *completion);
+        const char *words; /* with a space between two */
+} kinds[] = {
+        { .argument = "DOMAIN", .list = complete_domains },
+        { .argument = "DOMAIN/DISK", .list = complete_disks },
+        { .argument = "DOMAIN[/DISK]", .list = complete_both },
+        { .argument = "JOB", .list = complete_jobs },
+        { .argument = "LAYER", .list = complete_layers },
+        { .argument = "POLICY", .words = "report stop ignore enospc" },
+        { .argument = "FORMAT", .words = "qcow2 raw" },
+        { .argument = "MODE", .words = "background write-blocking" },
+        { .argument = "WHAT", .words = "full top" },
+        { .argument = "STATE", .words = "starting running paused ready completing concluded disconnected" },
+};
+
+static void complete_argument(Completion *completion, const char *argument)
+{
+        for (gsize i = 0; i < G_N_ELEMENTS(kinds); i++) {
+                g_auto(GStrv) words = NULL;
+
+                if (strcmp(kinds[i].argument, argument) != 0)
+                        continue;
+                if (kinds[i].list)
+                        kinds[i].list(completion);
+                words = g_strsplit(kinds[i].words ? kinds[i].words : "", " ", -1);
+                for (char **word = words; *word; word++)
+                        offer(completion, *word);
+        }
+}
+
+static void offer_options(const Completion *completion, const GOptionEntry *options)
+{
+        for (; options && options->long_name; options++) {
+                g_autofree char *option = g_strconcat("--", options->long_name, NULL);
+
+                offer(completion, option);
+        }
+}
+
+static void offer_verbs(const Completion *completion)
+{
+        for (gsize i = 0; verb_tables[i]; i++)
+                for (const Verb *verb = verb_tables[i]; verb->name; verb++)
+                        offer(completion, verb->name);
+}
+
+static const GOptionEntry *find_in(const GOptionEntry *options, const char *word)
+{
+        for (; options && options->long_name; options++)
+                if ((g_str_has_prefix(word, "--") && strcmp(word + 2, options->long_name) == 0) ||
+                    (word[0] == '-' && word[1] == options->short_name && word[1] && !word[2]))
+                        return options;
+        return NULL;
+}
+
+/* Whether the word behind this one belongs to it; then what it is, else NULL. */
+static const char *argument_of(const Verb *verb, const char *word)
+{
+        const GOptionEntry *option = *word == '-' ? find_in(global_options, word) : NULL;
+
+        if (!option && verb && *word == '-')
+                option = find_in(verb->options, word);
+        return option && option->arg_description && !(option->flags & G_OPTION_FLAG_OPTIONAL_ARG)
+                       ? option->arg_description
+                       : NULL;
+}
+
+/* "DOMAIN/DISK TARGET", the second: "TARGET". The last one goes on where it ends in "…". */
+static char *argument_at(const Verb *verb, guint position)
+{
+        g_auto(GStrv) names = g_strsplit(verb->arguments, " ", -1);
+        guint count = g_strv_length(names);
+        const char *last = count ? names[count - 1] : "";
+        const char *name = position < count ? names[position] : g_str_has_suffix(last, "…") ? last : "";
+        g_autoptr(GString) plain = g_string_new(name);
+
+        if (g_str_has_suffix(plain->str, "…"))
+                g_string_truncate(plain, plain->len - strlen("…"));
+        if (*plain->str == '[') {
+                g_string_erase(plain, 0, 1);
+                g_string_truncate(plain, plain->len - 1);
+        }
+        return g_strdup(plain->str);
+}
+
+/* ---- the words ---- */
+
+void complete(Client *client, char **words)
+{
+        Completion completion = { client, NULL, words, g_strv_length(words), "", NULL };
+        const Verb *verb = NULL;
+        const char *wanted = NULL;
+        guint position = 0;
+
+        client->ask_password = FALSE;
+        if (completion.count > 0)
+                completion.last = words[completion.count - 1];
+        for (guint i = 0; i + 1 < completion.count; i++) {
+                const char *word = words[i];
+
+                if (wanted)
+                        wanted = NULL;
+                else if (*word == '-') {
+                        wanted = argument_of(verb, word);
+                        if (wanted &&
+                            (g_str_equal(wanted, "[USER@]HOST") || g_str_equal(wanted, "CONTAINER")))
+                                client->transport = TRANSPORT_HOST;
+                } else if (!verb)
+                        verb = verb_find(word);
+                else if (position++ == 0)
+                        completion.disk = word;
+        }
+        if (wanted)
+                complete_argument(&completion, wanted);
+        else if (*completion.last == '-') {
+                offer_options(&completion, verb ? verb->options : NULL);
+                offer_options(&completion, global_options);
+        } else if (verb) {
+                g_autofree char *argument = argument_at(verb, position);
+
+                complete_argument(&completion, argument);
+        } else
+                offer_verbs(&completion);
+        g_clear_pointer(&completion.objects, g_variant_unref);
+}
