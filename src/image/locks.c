@@ -8,6 +8,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+/* How often a look is begun anew because of locks that change meanwhile, and how often a lock has to be seen
+ * of which nobody can be seen to have it. */
+#define TRIES 16
+#define CONFIRMED 3
+
 static void holder_free(gpointer data)
 {
         LockHolder *holder = data;
@@ -83,31 +88,50 @@ static void add(GPtrArray *holders, guint64 device, guint64 inode, const char *p
         g_ptr_array_add(holders, holder);
 }
 
+/* Those that are found among all processes but one; adds their locks to `known`. */
+static void find_holders(GPtrArray *holders, guint64 device, guint64 inode, const char *name,
+                         const char *but, int *known)
+{
+        g_autoptr(GDir) processes = g_dir_open("/proc", 0, NULL);
+
+        for (const char *pid = processes ? g_dir_read_name(processes) : NULL; pid;
+             pid = g_dir_read_name(processes)) {
+                int count = g_ascii_isdigit(*pid) && strcmp(pid, but) != 0 ? count_of_process(pid, name) : 0;
+
+                if (count <= 0)
+                        continue;
+                *known += count;
+                add(holders, device, inode, pid);
+        }
+}
+
 GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but)
 {
         GPtrArray *holders = g_ptr_array_new_with_free_func(holder_free);
         g_autofree char *name = name_of(device, inode), *ours = g_strdup_printf("%u", but);
-        int known = but ? count_of_process(ours, name) : 0, all = (int) count_in("/proc/locks", name);
-        g_autoptr(GDir) processes = NULL;
 
-        /* All processes are looked at only where there is somebody to be found; and not where the one that
-         * should have locks has none that can be seen: then somebody else has them for it, behind a proxy of
-         * its monitor perhaps, and cannot be told from the others. */
-        if ((but && known <= 0) || all <= known)
-                return holders;
-        processes = g_dir_open("/proc", 0, NULL);
-        for (const char *pid = processes ? g_dir_read_name(processes) : NULL; pid;
-             pid = g_dir_read_name(processes)) {
-                int count =
-                        g_ascii_isdigit(*pid) && strcmp(pid, ours) != 0 ? count_of_process(pid, name) : 0;
+        for (guint tries = 0, unexplained = 0; unexplained < CONFIRMED; tries++) {
+                int known = but ? count_of_process(ours, name) : 0,
+                    all = (int) count_in("/proc/locks", name);
 
-                if (count <= 0)
+                /* All processes are looked at only where there is somebody to be found; and not where the
+                 * one that should have locks has none that can be seen: then somebody else has them for it,
+                 * behind a proxy of its monitor perhaps, and cannot be told from the others. */
+                if (but && known <= 0)
+                        return holders;
+                /* A QEMU takes and drops locks while a job gets ready or ends: the two lists belong together
+                 * only where it has as many before as behind, and all of its own are among them. */
+                if (but && tries < TRIES && (all < known || count_of_process(ours, name) != known))
                         continue;
-                known += count;
-                add(holders, device, inode, pid);
+                if (all <= known)
+                        return holders;
+                find_holders(holders, device, inode, name, ours, &known);
+                if (holders->len > 0 || all <= known)
+                        return holders;
+                /* Nobody has it who can be seen, or somebody has just let go of it. */
+                unexplained++;
         }
-        if (holders->len == 0 && all > known)
-                add(holders, device, inode, NULL);
+        add(holders, device, inode, NULL);
         return holders;
 }
 

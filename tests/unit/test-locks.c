@@ -2,6 +2,7 @@
 /* Who holds locks on a file: this process, another one, both, nobody. */
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -90,9 +91,71 @@ static void holders(void)
         g_assert_no_errno(g_unlink(other_path));
 }
 
+/* A process that always has one lock, and takes and drops others all the time: a QEMU whose job gets ready.
+ */
+static pid_t change_locks_in_child(const char *path)
+{
+        int ready[2];
+        char text;
+        pid_t pid;
+
+        g_assert_no_errno(pipe(ready));
+        pid = fork();
+        g_assert_cmpint(pid, >=, 0);
+        if (pid == 0) {
+                int kept = open(path, O_RDWR);
+
+                prctl(PR_SET_PDEATHSIG, SIGKILL); /* nor is it left behind where the test fails */
+                lock(kept, 100);
+                g_assert_cmpint((int) write(ready[1], "x", 1), ==, 1);
+                for (;;) {
+                        int passing = open(path, O_RDWR);
+
+                        for (off_t byte = 101; byte < 109; byte++)
+                                lock(passing, byte);
+                        g_usleep(3000);
+                        close(passing);
+                        g_usleep(3000);
+                }
+        }
+        g_assert_cmpint((int) read(ready[0], &text, 1), ==, 1);
+        close(ready[0]);
+        close(ready[1]);
+        return pid;
+}
+
+/* Locks that change while they are looked at are not somebody else's; and somebody else's are seen all the
+ * same. */
+static void changing(void)
+{
+        g_autofree char *path = NULL;
+        struct stat st;
+        int fd = open_file(&path, &st), own;
+        pid_t pid = change_locks_in_child(path);
+
+        for (guint i = 0; i < 500; i++) {
+                g_autoptr(GPtrArray) found = lock_holders(st.st_dev, st.st_ino, (guint32) pid);
+
+                g_assert_cmpuint(found->len, ==, 0);
+        }
+        own = open(path, O_RDWR); /* the child has inherited the other one */
+        lock(own, 110);
+        for (guint i = 0; i < 20; i++) {
+                g_autoptr(GPtrArray) found = lock_holders(st.st_dev, st.st_ino, (guint32) pid);
+
+                g_assert_cmpuint(found->len, ==, 1);
+                g_assert_cmpuint(((LockHolder *) found->pdata[0])->pid, ==, getpid());
+        }
+        end(pid);
+        close(own);
+        close(fd);
+        g_assert_no_errno(g_unlink(path));
+}
+
 int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
         g_test_add_func("/locks/holders", holders);
+        g_test_add_func("/locks/changing", changing);
         return g_test_run();
 }
