@@ -112,6 +112,9 @@ int client_new_call(Client *client, const char *path, const char *interface, con
 {
         int r = sd_bus_message_new_method_call(client->bus, call, BLOCKJOBD, path, interface, member);
 
+        /* One call may be silent on a connection whose others ask. */
+        if (r >= 0)
+                r = sd_bus_message_set_allow_interactive_authorization(*call, client->ask_password);
         if (!is_free(interface, member))
                 agent_open(client);
         return r < 0 ? r : variant_to_message(*call, tuple);

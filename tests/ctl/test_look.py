@@ -4,15 +4,18 @@
 import json
 import os
 import re
+import subprocess
 
 import pytest
 
 from kit import ctl as status
 from kit import images
-from kit.ctl import ctl
+from kit.ctl import ctl, environment
 from kit.images import KIB, MIB
 from kit.own import disk_xml, domain_xml
+from kit.polkit import Agent
 from kit.terminal import Terminal
+from kit.waiting import DEADLINE
 
 
 def test_show(lab):
@@ -38,6 +41,23 @@ def test_show_names_a_job_and_users(lab, own):
     assert lines[-1] == f"    └─also used by disk 'vda' of domain '{other['Name']}'"
     # who uses it is not for everybody, and nobody is asked for a password for that
     assert "used by" not in ctl("show", machine.name, user="nobody").out
+
+
+def test_show_asks_nobody_for_a_password(lab):
+    """Not even where an agent stands by, as on a desktop."""
+    machine, chain, _ = lab.standard()
+    script = f"echo here; read go; exec blockjobctl show {machine.name}"
+    process = subprocess.Popen(["setpriv", "--reuid=games", "--clear-groups", "--", "sh", "-c", script], text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    assert process.stdout.readline() == "here\n"
+    agent = Agent(process.pid)
+    try:
+        shown, _ = process.communicate("go\n", timeout=DEADLINE)
+        assert chain.top.path in shown and process.returncode == 0 and not agent.questions
+    finally:
+        process.kill()
+        process.wait()
+        agent.close()
 
 
 def test_show_says_what_is_stale(lab):
