@@ -127,11 +127,12 @@ GVariant *client_call(Client *client, const char *path, const char *interface, c
         g_autoptr(sd_bus_message) call = NULL;
         g_autoptr(sd_bus_message) reply = NULL;
         sd_bus_error bus_error = SD_BUS_ERROR_NULL;
+        guint64 patience = client->patience ? client->patience : READ_TIMEOUT;
         GVariant *value = NULL;
         int r = client_new_call(client, path, interface, member, tuple, &call);
 
         if (r >= 0)
-                r = sd_bus_call(client->bus, call, is_free(interface, member) ? READ_TIMEOUT : 0, &bus_error,
+                r = sd_bus_call(client->bus, call, is_free(interface, member) ? patience : 0, &bus_error,
                                 &reply);
         if (r >= 0)
                 r = variant_from_message(reply, &value);

@@ -42,6 +42,7 @@ typedef struct {
         gboolean ask_password;
         gboolean quiet;
         gboolean use_pager;
+        guint64 patience; /* µs for what is only read; 0: as usual */
         enum { JSON_OFF, JSON_SHORT, JSON_PRETTY } json;
 } Client;
 

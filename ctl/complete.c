@@ -6,19 +6,23 @@
 
 #include "verb.h"
 
+/* Who presses a key waits no longer than that for a service that hangs. */
+#define PATIENCE (2 * G_USEC_PER_SEC)
+
 typedef struct {
         Client *client;
         GVariant *objects; /* as far as they have been needed */
         char **words;
         guint count;
         const char *last;
+        char *before;     /* what stands before `last` in the same word: "--base=" */
         const char *disk; /* as the user named it; NULL: not yet */
 } Completion;
 
 static void offer(const Completion *completion, const char *candidate)
 {
         if (*candidate && g_str_has_prefix(candidate, completion->last) && !strpbrk(candidate, "\n\r"))
-                puts(candidate);
+                printf("%s%s\n", completion->before ? completion->before : "", candidate);
 }
 
 /* ---- what is on the bus ---- */
@@ -173,23 +177,54 @@ static void offer_verbs(const Completion *completion)
 
 static const GOptionEntry *find_in(const GOptionEntry *options, const char *word)
 {
+        gsize length = strcspn(word, "=");
+
         for (; options && options->long_name; options++)
-                if ((g_str_has_prefix(word, "--") && strcmp(word + 2, options->long_name) == 0) ||
+                if ((g_str_has_prefix(word, "--") && length == strlen(options->long_name) + 2 &&
+                     strncmp(word + 2, options->long_name, length - 2) == 0) ||
                     (word[0] == '-' && word[1] == options->short_name && word[1] && !word[2]))
                         return options;
         return NULL;
 }
 
-/* Whether the word behind this one belongs to it; then what it is, else NULL. */
-static const char *argument_of(const Verb *verb, const char *word)
+/* Which option this word is; NULL: none. */
+static const GOptionEntry *option_of(const Verb *verb, const char *word)
 {
         const GOptionEntry *option = *word == '-' ? find_in(global_options, word) : NULL;
 
-        if (!option && verb && *word == '-')
-                option = find_in(verb->options, word);
-        return option && option->arg_description && !(option->flags & G_OPTION_FLAG_OPTIONAL_ARG)
-                       ? option->arg_description
-                       : NULL;
+        return option || !verb || *word != '-' ? option : find_in(verb->options, word);
+}
+
+/* Whether the word behind this one belongs to it; then what it is, else NULL. */
+static const char *argument_of(const Verb *verb, const char *word)
+{
+        const GOptionEntry *option = strchr(word, '=') ? NULL : option_of(verb, word);
+
+        return option && !(option->flags & G_OPTION_FLAG_OPTIONAL_ARG) ? option->arg_description : NULL;
+}
+
+/* Whether what follows goes to another bus than this host's. */
+static gboolean goes_elsewhere(const char *word)
+{
+        static const char *const options[] = { "--host", "--machine" };
+
+        for (gsize i = 0; i < G_N_ELEMENTS(options); i++)
+                if (g_str_has_prefix(word, options[i]) && strchr("=", word[strlen(options[i])]))
+                        return TRUE;
+        return g_str_has_prefix(word, "-H") || g_str_has_prefix(word, "-M");
+}
+
+/* "--base=/srv": `last` becomes what stands behind the sign. NULL: it is no such word. */
+static const char *split_last(Completion *completion, const Verb *verb)
+{
+        const char *sign = strchr(completion->last, '=');
+        const GOptionEntry *option = sign ? option_of(verb, completion->last) : NULL;
+
+        if (!option || !option->arg_description)
+                return NULL;
+        completion->before = g_strndup(completion->last, (gsize) (sign + 1 - completion->last));
+        completion->last = sign + 1;
+        return option->arg_description;
 }
 
 /* "DOMAIN/DISK TARGET", the second: "TARGET". The last one goes on where it ends in "…". */
@@ -214,12 +249,13 @@ static char *argument_at(const Verb *verb, guint position)
 
 void complete(Client *client, char **words)
 {
-        Completion completion = { client, NULL, words, g_strv_length(words), "", NULL };
+        Completion completion = { client, NULL, words, g_strv_length(words), "", NULL, NULL };
         const Verb *verb = NULL;
         const char *wanted = NULL;
         guint position = 0;
 
         client->ask_password = FALSE;
+        client->patience = PATIENCE;
         if (completion.count > 0)
                 completion.last = words[completion.count - 1];
         for (guint i = 0; i + 1 < completion.count; i++) {
@@ -229,14 +265,15 @@ void complete(Client *client, char **words)
                         wanted = NULL;
                 else if (*word == '-') {
                         wanted = argument_of(verb, word);
-                        if (wanted &&
-                            (g_str_equal(wanted, "[USER@]HOST") || g_str_equal(wanted, "CONTAINER")))
+                        if (goes_elsewhere(word))
                                 client->transport = TRANSPORT_HOST;
                 } else if (!verb)
                         verb = verb_find(word);
                 else if (position++ == 0)
                         completion.disk = word;
         }
+        if (!wanted)
+                wanted = split_last(&completion, verb);
         if (wanted)
                 complete_argument(&completion, wanted);
         else if (*completion.last == '-') {
@@ -249,4 +286,5 @@ void complete(Client *client, char **words)
         } else
                 offer_verbs(&completion);
         g_clear_pointer(&completion.objects, g_variant_unref);
+        g_free(completion.before);
 }

@@ -3,6 +3,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 
 import pytest
@@ -64,7 +65,9 @@ def test_things(lab, shell):
     assert f"{name}/vda" in shell("blockjobctl abort ")
     assert chain.base.path in shell(f"blockjobctl commit {name}/vda --base {lab.directory}/disk-")
     assert shell("blockjobctl copy x/y /tmp/z --on-source-error r") == ["report"]
+    assert f"{name}/vda" in shell("blockjobctl --json commit --speed=1M ")
     assert identity in shell(f"blockjobctl dismiss a b {identity[:4]}")
+    job.abort()
 
 
 def test_files(lab, shell):
@@ -86,6 +89,8 @@ def test_in_a_zsh(lab):
         screen.wait(rf"blockjobctl commit {machine.name}/vda")
         screen.keys("--shal\t")
         screen.wait(rf"commit {machine.name}/vda --shallow")
+        screen.keys(f"--base={lab.directory}/\t")
+        screen.wait(rf"--shallow --base={lab.directory}/disk-")
     finally:
         screen.close()
 
@@ -98,6 +103,13 @@ def test_in_a_bash(lab):
         screen.type(f". {FILES}/blockjobctl")
         screen.keys(f"blockjobctl comm\t{machine.name[:-1]}\t")
         screen.wait(rf"blockjobctl commit {machine.name}/vda")
+        # a piece of a word, for bash
+        screen.keys(f"--base={lab.directory}/\t")
+        screen.wait(rf"/vda --base={lab.directory}/disk-")
+        screen.press("C-c")
+        open(f"{lab.directory}/one:two", "w").close()
+        screen.keys(f"blockjobctl inspect --format=q\t{lab.directory}/one:\t")
+        screen.wait(rf"blockjobctl inspect --format=qcow2 {lab.directory}/one:two")
     finally:
         screen.close()
 
@@ -106,6 +118,32 @@ def test_layers_by_number(lab):
     machine, chain, _ = lab.standard(images.layers(lab.directory, 3))
     assert set(offered("commit", f"{machine.name}/vda", "--top", "")) == {"[0]", "[1]", "[2]", *chain.paths()}
     assert offered("commit", "--top", "[1") == []
+
+
+def test_behind_an_equals_sign(lab):
+    machine, chain, _ = lab.standard()
+    assert offered("commit", f"{machine.name}/vda", "--base=[") == ["--base=[0]", "--base=[1]"]
+    assert offered("commit", f"{machine.name}/vda", f"--base={chain.base.path}") == [f"--base={chain.base.path}"]
+    assert offered("commit", "--nonsense=") == offered("commit", "--shallow=") == []
+
+
+@pytest.mark.parametrize("words", [
+    ["--host=a", "start"], ["-Ha", "start"], ["-H", "a", "start"], ["--machine=a", "start"], ["start", "--host", "a"]])
+def test_elsewhere_is_not_asked(lab, words):
+    machine, _, _ = lab.standard()
+    assert offered(*words, "") == []
+    assert machine.name in offered("--json=short", "start", "")
+
+
+def test_a_service_that_hangs(lab):
+    """The key is answered soon, with nothing."""
+    lab.standard()
+    service = lab.service.pid()
+    os.kill(service, signal.SIGSTOP)
+    try:
+        assert offered("start", "", deadline=15) == []
+    finally:
+        os.kill(service, signal.SIGCONT)
 
 
 def test_nobody_is_asked_and_nothing_said(lab):
