@@ -122,6 +122,15 @@ class Lab:
     def domain_of(self, machine):
         return self.manager.domain(machine.name)
 
+    @staticmethod
+    def let_go(domain):
+        """Its jobs end with it, where they have not ended before; that takes a moment."""
+        try:
+            domain.detach(force=True)
+        except BusError as error:
+            return error.short != "JobActive"
+        return True
+
     def clean(self):
         self.service.ensure()
         for machine in self.machines:
@@ -129,9 +138,8 @@ class Lab:
         for name in self.attached:
             try:
                 domain = self.manager.domain(name)
-                # Its jobs end with it, where they have not ended before.
                 wait_until(lambda: domain["State"] in ("crashed", "shutoff", "disconnected"), f"the end of {name}")
-                domain.detach(force=True)
+                wait_until(lambda: self.let_go(domain), f"the end of what runs in {name}")
             except BusError:
                 pass
         for peer in self.peers:
