@@ -3,8 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "output.h"
 #include "units.h"
@@ -86,11 +84,9 @@ static Style style_of(char character)
 
 static guint bar_width(void)
 {
-        struct winsize size;
+        guint width = output_width();
 
-        if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col < 3)
-                return WIDTH_USUAL;
-        return MIN((guint) size.ws_col - 2, WIDTH_MAX);
+        return width < 3 ? WIDTH_USUAL : MIN(width - 2, WIDTH_MAX);
 }
 
 static void print_bar(const char *bar)

@@ -10,6 +10,8 @@
 
 /* A domain, its disks, the layers of each and who uses them, as a tree. */
 
+static guint width; /* of the terminal; 0: as wide as it gets */
+
 /* The lines of a tree, as the terminal can show them. */
 static const char *line(gboolean last, gboolean name)
 {
@@ -67,25 +69,42 @@ static void print_users(const char *indent, const char *const *users, const char
         }
 }
 
-void show_layer(const char *indent, gboolean last, GVariant *layer, GVariant *seen, const char *own)
+/* "qcow2, 32 MiB, 6 MiB allocated, node vda, read-only" */
+static char *details_of(GVariant *layer)
 {
         g_autofree char *virtual_size = size_of(layer, "virtual-size");
         g_autofree char *allocated = size_of(layer, "allocated");
-        g_autofree char *name = printable(text_of(layer, "source"));
         g_autofree char *node = printable(text_of(layer, "node-name"));
+
+        return g_strdup_printf("%s, %s, %s allocated%s%s%s", text_of(layer, "format"), virtual_size,
+                               allocated, *node ? ", node " : "", node,
+                               flag_of(layer, "read-only") ? ", read-only" : "");
+}
+
+/* The details stand on a line of their own where the terminal has no room for them behind the name. */
+void show_layer(const char *indent, gboolean last, GVariant *layer, GVariant *seen, const char *own)
+{
+        g_autofree char *details = details_of(layer);
+        g_autofree char *name = printable(text_of(layer, "source"));
         g_autofree char *deeper = g_strconcat(indent, line(last, FALSE), NULL);
+        g_autofree char *number = NULL;
         g_autofree const char **users = NULL;
+        gboolean stale = seen && flag_of(seen, "stale");
         guint depth = 0;
+        glong needed;
 
         g_variant_lookup(layer, "depth", "u", &depth);
-        printf("%s%s[%u] %s%s%s  %s, %s, %s allocated%s%s%s%s%s%s\n", indent, line(last, TRUE), depth,
-               depth == 0 ? style(STYLE_BOLD) : "", name, depth == 0 ? style(STYLE_PLAIN) : "",
-               text_of(layer, "format"), virtual_size, allocated, *node ? ", node " : "", node,
-               flag_of(layer, "read-only") ? ", read-only" : "", seen && flag_of(seen, "stale") ? ", " : "",
-               seen && flag_of(seen, "stale") ? style(STYLE_BAD) : "",
-               seen && flag_of(seen, "stale") ? "stale" : "");
-        if (seen && flag_of(seen, "stale"))
-                fputs(style(STYLE_PLAIN), stdout);
+        number = g_strdup_printf("[%u] ", depth);
+        printf("%s%s%s%s%s%s", indent, line(last, TRUE), number, depth == 0 ? style(STYLE_BOLD) : "", name,
+               depth == 0 ? style(STYLE_PLAIN) : "");
+        needed = g_utf8_strlen(deeper, -1) + g_utf8_strlen(number, -1) + g_utf8_strlen(name, -1) +
+                 g_utf8_strlen(details, -1) + (glong) strlen(stale ? "  , stale" : "  ");
+        if (width > 0 && needed > (glong) width)
+                printf("\n%s%*s", deeper, (int) strlen(number), "");
+        else
+                fputs("  ", stdout);
+        printf("%s%s%s%s%s\n", details, stale ? ", " : "", stale ? style(STYLE_BAD) : "",
+               stale ? "stale" : "", stale ? style(STYLE_PLAIN) : "");
         if (seen)
                 g_variant_lookup(seen, "users", "^a&s", &users);
         print_users(deeper, users, own);
@@ -228,6 +247,7 @@ Status run_show(Client *client, char **arguments, GError **error)
         json = as_json(domain, disks);
         if (output_json(client, json))
                 return STATUS_DONE;
+        width = output_width();
         output_begin_paged(client);
         show_heading(domain);
         for (guint i = 0; i < disks->len; i++)
@@ -254,6 +274,7 @@ Status run_inspect(Client *client, char **arguments, GError **error)
         layers = g_variant_get_child_value(reply, 0);
         if (output_json(client, layers))
                 return STATUS_DONE;
+        width = output_width();
         output_begin_paged(client);
         count = g_variant_n_children(layers);
         for (gsize i = 0; i < count; i++) {

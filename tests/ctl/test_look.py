@@ -82,9 +82,23 @@ def test_show_in_a_terminal(lab, width):
     try:
         screen.type(f"clear; blockjobctl show {machine.name}; blockjobctl map {machine.name}; echo status $?")
         seen = screen.wait("^status 0$")
+        # a line of its own where there is no room behind the name, if there is room for that
+        if width == 80:
+            assert f"└─vda  32 MiB\n  ├─[0] {chain.top.path}\n  │     qcow2, 32 MiB, " in seen
+            assert f"  └─[1] {chain.base.path}\n        qcow2, 32 MiB, " in seen
         assert "└─vda" in seen
         bar = next(line for line in seen.splitlines() if re.fullmatch(r"\[[01.]+\]", line))
         assert len(bar) == width
+    finally:
+        screen.close()
+
+
+def test_show_in_a_wide_terminal(lab):
+    machine, chain, _ = lab.standard()
+    screen = Terminal(lab.directory, width=200, SYSTEMD_PAGER="")
+    try:
+        screen.type(f"clear; blockjobctl show {machine.name}; echo status $?")
+        assert f"  ├─[0] {chain.top.path}  qcow2, 32 MiB, " in screen.wait("^status 0$")
     finally:
         screen.close()
 
