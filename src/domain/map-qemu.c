@@ -293,13 +293,30 @@ static gboolean goes_on(struct Mapping *mapping, const char *what, const GError 
         return FALSE;
 }
 
+/* While a commit writes below layers that it goes through, QEMU lets nobody else begin to read through them.
+ */
+static gboolean is_kept_by_a_job(struct Mapping *mapping, const GError *error)
+{
+        const Disk *disk = domain_disk(mapping->domain, mapping->target);
+
+        if (!error || mapping->error || !disk || !disk->job ||
+            !strstr(error->message, "Permission conflict"))
+                return FALSE;
+        fail_new(
+                mapping, BJ_ERROR_JOB_ACTIVE,
+                "map of disk '%s': %s '%s' changes an image below others of the chain, and QEMU lets nobody "
+                "read through these until it has ended",
+                mapping->target, disk->job->driver->type, disk->job->id);
+        return TRUE;
+}
+
 static void on_exported(JsonNode *result, const GError *error, gpointer data)
 {
         struct Mapping *mapping = data;
 
         (void) result;
         mapping->exported = error == NULL;
-        if (!goes_on(mapping, "block-export-add", error))
+        if (is_kept_by_a_job(mapping, error) || !goes_on(mapping, "block-export-add", error))
                 return;
         test_point("map-exported");
         mapping->nbd = nbd_map_new(g_steal_fd(&mapping->client), MAP_ID, &mapping->part, on_mapped, mapping);

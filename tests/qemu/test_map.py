@@ -163,6 +163,22 @@ def test_during_a_commit_and_after_it(lab):
     assert disk.sources() == [chain.base.path]
 
 
+def test_during_a_commit_of_several_layers(lab):
+    """QEMU lets nobody read through the layers between; the message names the job, and afterwards it can be asked."""
+    chain = images.Chain(lab.directory)
+    for number in range(3):
+        chain.add(images.stripes(number + 1, start=number * 64 * KIB))
+    machine, _, disk = lab.standard(chain)
+    job = disk.commit(active=True, speed=SLOW)
+    with refused("JobActive", job["Id"], "active-commit"):
+        disk.map()
+    assert_clean(machine)
+    job.set_speed(0)
+    job.wait_ready()
+    job.pivot()
+    assert {depth for *_, depth in disk.map()} == {0, NOWHERE}
+
+
 def test_during_a_copy(lab):
     machine, _, disk = lab.slow()
     expected = disk.map()
