@@ -128,6 +128,25 @@ static GVariant *inspect(Client *client, const char *image)
         return reply ? g_variant_get_child_value(reply, 0) : NULL;
 }
 
+/* Why a layer of which no user is told may have some all the same. `layers` NULL: nobody was asked. */
+static void print_unknown(const char *indent, GVariant *layers)
+{
+        g_autoptr(GVariant) top =
+                layers && g_variant_n_children(layers) ? g_variant_get_child_value(layers, 0) : NULL;
+        g_autofree const char **unknown = NULL;
+
+        if (!layers)
+                printf("%s%swho else uses these is not known%s\n", indent, style(STYLE_DIM),
+                       style(STYLE_PLAIN));
+        if (top)
+                g_variant_lookup(top, "unknown", "^a&s", &unknown);
+        for (const char **why = unknown; why && *why; why++) {
+                g_autofree char *clean = printable(*why);
+
+                printf("%s%snot known: %s%s\n", indent, style(STYLE_WARNING), clean, style(STYLE_PLAIN));
+        }
+}
+
 static GVariant *layer_named(GVariant *layers, const char *source)
 {
         gsize count = layers ? g_variant_n_children(layers) : 0;
@@ -179,6 +198,8 @@ static void show_disk(Client *client, GVariant *objects, GVariant *disk, const c
 
                 show_layer(deeper, i + 1 == count, layer, known, own);
         }
+        if (count)
+                print_unknown(deeper, seen);
 }
 
 static void show_heading(GVariant *domain)
@@ -261,8 +282,7 @@ Status run_inspect(Client *client, char **arguments, GError **error)
                                         ? g_canonicalize_filename(arguments[0], NULL)
                                         : g_strdup(arguments[0]);
         g_auto(GVariantDict) options = G_VARIANT_DICT_INIT(NULL);
-        g_autoptr(GVariant) reply = NULL, layers = NULL, top = NULL;
-        g_autofree const char **unknown = NULL;
+        g_autoptr(GVariant) reply = NULL, layers = NULL;
         gsize count;
 
         if (inspect_format)
@@ -282,12 +302,6 @@ Status run_inspect(Client *client, char **arguments, GError **error)
 
                 show_layer("", i + 1 == count, layer, layer, NULL);
         }
-        top = count ? g_variant_get_child_value(layers, 0) : NULL;
-        if (top && g_variant_lookup(top, "unknown", "^a&s", &unknown))
-                for (const char **why = unknown; *why; why++) {
-                        g_autofree char *clean = printable(*why);
-
-                        printf("%snot known: %s%s\n", style(STYLE_WARNING), clean, style(STYLE_PLAIN));
-                }
+        print_unknown("", layers);
         return STATUS_DONE;
 }
