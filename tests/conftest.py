@@ -17,7 +17,7 @@ for name in [name for name in os.environ if name.startswith("MALLOC_")]:
 from kit import images  # noqa: E402
 from kit.bus import BusError, Client  # noqa: E402
 from kit.fake_qmp import FakePeer  # noqa: E402
-from kit.objects import Manager  # noqa: E402
+from kit.objects import Job, Manager  # noqa: E402
 from kit.own import Owner  # noqa: E402
 from kit.qemu import Machine  # noqa: E402
 from kit.service import Service  # noqa: E402
@@ -144,6 +144,15 @@ class Lab:
                 pass
         for peer in self.peers:
             peer.close()
+        self.forget_jobs()
+
+    def forget_jobs(self):
+        """The daemon outlives the tests, and what one leaves behind is read at every start of all that follow."""
+        for listed in self.manager.jobs(state="concluded"):
+            try:
+                Job(self.client, listed["Path"]).dismiss()
+            except BusError:
+                pass  # one of a domain whose record could not be written, say
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ NOT_DUE = {
     "commit": ABORT | {"keep-top", "next-layer"},
     "copy": {"check-chain", "attach-chain"},
     "shallow-copy": {"decide", "check-chain"},
-    "kept-copy": {"check-chain", "attach-chain"},
+    "kept-copy": {"check-chain", "attach-chain", "check-users"},
     "pull": ABORT,
     "backup": ABORT | {"check-snapshot"},
     "snapshot": {"check-overlay"},
