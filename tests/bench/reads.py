@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What clients do most: properties read, signals heard; and how that grows with the number of domains."""
+
+import time
+
+from bench.common import bench_directory, client_of
+from kit.bus import Client
+from kit.images import KIB, MIB, Chain
+from kit.objects import Manager
+from kit.qemu import Machine
+from kit.waiting import wait_until
+
+LAYERS, DISKS = 5, 2
+
+
+def milliseconds(call):
+    start = time.monotonic()
+    call()
+    return (time.monotonic() - start) * 1000
+
+
+def chains(directory, name):
+    for disk in range(DISKS):
+        chain = Chain(directory, f"{name}-{disk}")
+        for layer in range(LAYERS):
+            chain.add([(layer + 1, layer * 64 * KIB, 64 * KIB)], size=MIB)
+        yield chain
+
+
+def memory(pid):
+    """KiB that are this process's own."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith(("Private_Clean:", "Private_Dirty:")))
+
+
+def work(pid):
+    """CPU ticks, and how often its main loop has gone to sleep."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    with open(f"/proc/{pid}/status") as file:
+        turns = next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
+    return int(fields[11]) + int(fields[12]), turns
+
+
+def service_pid(client):
+    return client.driver("GetConnectionUnixProcessID", "(s)", "org.blockjobd1")[0]
+
+
+def measure(counts, idle_seconds):
+    """count -> figures, with that many domains of two disks with five layers each."""
+    machines, results = [], {}
+    with bench_directory(machines) as directory:
+        client = client_of("Completed")
+        pid = service_pid(client)
+        empty = memory(pid)
+        for count in counts:
+            attaching = []
+            while len(machines) < count:
+                name = f"many{len(machines)}"
+                machine = Machine(directory, name)
+                for number, chain in enumerate(chains(directory, name)):
+                    machine.add_virtio(chain, f"vd{'ab'[number]}")
+                machines.append(machine.start())
+                attaching.append(milliseconds(lambda: Manager(client).attach(name, machine.monitor_path)))
+            job = Manager(client).domain("many0").disk("vda").commit(auto="keep", shallow=True)
+            job.wait_completed("kept")
+            reads = {"GetAll of a job": [], "Ping": [], "GetManagedObjects": []}
+            for _ in range(100):
+                reads["GetAll of a job"].append(milliseconds(job.all))
+                reads["Ping"].append(milliseconds(lambda: client.call(
+                    "/org/blockjobd1", "org.freedesktop.DBus.Peer", "Ping")))
+            for _ in range(20):
+                reads["GetManagedObjects"].append(milliseconds(client.managed_objects))
+            ticks, turns = work(pid)
+            time.sleep(idle_seconds)  # what is measured is that nothing happens
+            later_ticks, later_turns = work(pid)
+            results[count] = reads | {"attach": attaching, "memory": [memory(pid)], "memory at the start": [empty],
+                                      "idle CPU ticks": [later_ticks - ticks], "idle wake-ups": [later_turns - turns]}
+        for machine in machines:
+            machine.kill()
+        client.close()
+    return results
+
+
+def measure_events(rounds):
+    """ms from QEMU's own time of BLOCK_JOB_READY to the arrival of Ready at a client."""
+    machines, delays = [], []
+    with bench_directory(machines) as directory:
+        client = client_of("Ready", "Completed")
+        machine = Machine(directory, "events")
+        for number, chain in enumerate(chains(directory, "events")):
+            machine.add_virtio(chain, f"vd{'ab'[number]}")
+        machines.append(machine.start())
+        disk = Manager(client).attach("events", machine.monitor_path).disk("vda")
+        to_wall = time.time() - time.monotonic()
+        for _ in range(rounds):
+            job = disk.commit(active=True, shallow=True)
+            heard = client.wait_signal(job.path, "Ready")
+            event = machine.qmp.wait_event("BLOCK_JOB_READY", device=job["QemuJobId"])["timestamp"]
+            delays.append((heard.time + to_wall - event["seconds"] - event["microseconds"] / 1e6) * 1000)
+            job.abort()
+            job.wait_completed("kept")
+        client.close()
+    return delays
