@@ -193,7 +193,11 @@ static int run(Daemon *daemon, const Places *places)
 
         if (!config_read(&config, places->config, &error)) {
                 log_event(LOG_ERR, MESSAGE_NONE, NULL, NULL, NULL, "%s", error->message);
-                return EXIT_FAILURE;
+                /* No setting matters to a guest that is held, and it would stay so until the file is mended.
+                 */
+                if (!daemon->settle)
+                        return EXIT_FAILURE;
+                g_clear_error(&error);
         }
         daemon->journal =
                 journal_open(places->state_directory ? places->state_directory : STATE_DIRECTORY, &error);

@@ -114,3 +114,14 @@ def test_while_the_service_runs(lab):
     job.wait_ready()
     job.pivot()
     job.wait_completed("completed")
+
+
+def test_file_of_settings_with_a_mistake(lab):
+    """Somebody edits it and restarts the service: no guest is held because of that."""
+    machine, chain, disk = lab.standard()
+    job = die_at(lab, disk, "finalize")
+    assert lab.service.settle(settings="[Jobs]\nKeepFinishedSec=soon\n") == 0
+    assert statuses(machine) in ([], ["concluded"])
+    assert machine.active_file("vda") == chain.base.path
+    lab.service.start()
+    job.wait_completed("completed")

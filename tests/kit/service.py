@@ -83,8 +83,8 @@ class Service:
     def launch(self, state_directory=None, variables=None, settings=None, **points):
         """Starts the daemon without waiting for anything; where it shall have a state of its own, on that.
 
-        variables: more for its environment. settings: the text of its configuration file. points: stop_at, wait_at, trace and omit, as src/base/test-point.h
-        has them.
+        variables: more for its environment. settings: the text of its configuration file. points: stop_at, wait_at,
+        trace and omit, as src/base/test-point.h has them.
         """
         self.disturbed = True
         if not self.owned():
@@ -98,12 +98,7 @@ class Service:
         command = os.environ["BLOCKJOBD"]
         if state_directory:
             command += f" --state-dir '{state_directory}'"
-        if settings is not None:
-            path = f"{os.environ['BLOCKJOBD_IMAGES']}.conf"
-            with open(path, "w") as file:
-                file.write(settings)
-            command += f" --config '{path}'"
-        process = self._spawn(command, environment)
+        process = self._spawn(command + self._configuration(settings), environment)
         self.processes.append(process)
         return process
 
@@ -131,13 +126,22 @@ class Service:
     def resume(self, pid):
         os.kill(pid, signal.SIGCONT)
 
-    def settle_later(self):
+    def settle_later(self, settings=None):
         """Starts blockjobd --settle, which the unit runs after the daemon's end."""
-        return self._spawn(os.environ["BLOCKJOBD"] + " --settle", dict(os.environ))
+        return self._spawn(os.environ["BLOCKJOBD"] + " --settle" + self._configuration(settings), dict(os.environ))
 
-    def settle(self, deadline=DEADLINE):
+    def settle(self, deadline=DEADLINE, settings=None):
         """Runs it to its end; its exit status."""
-        return self.settle_later().wait(deadline)
+        return self.settle_later(settings).wait(deadline)
+
+    def _configuration(self, settings):
+        """Arguments for a configuration file with this text."""
+        if settings is None:
+            return ""
+        path = f"{os.environ['BLOCKJOBD_IMAGES']}.conf"
+        with open(path, "w") as file:
+            file.write(settings)
+        return f" --config '{path}'"
 
     def _spawn(self, command, environment):
         # What the command says goes where the first daemon's output goes.
