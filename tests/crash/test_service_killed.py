@@ -378,7 +378,8 @@ def test_header_is_being_probed(lab):
     lab.service.restart(stop_at="check-pending+")
     lab.client.call_later(disk.path, "Disk", "Commit", "(a{sv})", options({"top": "[2]", "base": "[3]"}))
     lab.service.wait_gone()
-    assert [name for name in machine.nodes() if name.endswith("-p")]
+    # The command was sent; QEMU reads it when it comes to it.
+    wait_until(lambda: [name for name in machine.nodes() if name.endswith("-p")], "the probe's node")
     lab.service.start()
     listed, = lab.manager.jobs(domain=machine.name)
     Job(lab.client, listed["Path"]).wait_completed("completed")
