@@ -9,10 +9,12 @@
 
 /* ---- kinds of values ---- */
 
-static gboolean take_directories(const char *value, gpointer field, char **error)
+static gboolean take_directories(const ConfigSetting *setting, const char *value, gpointer field,
+                                 char **error)
 {
         g_auto(GStrv) directories = g_strsplit(value, ":", -1);
 
+        (void) setting;
         for (char **directory = directories; *directory; directory++)
                 if (**directory != '/') {
                         *error = g_strdup_printf("'%s' is no absolute path", *directory);
@@ -23,35 +25,22 @@ static gboolean take_directories(const char *value, gpointer field, char **error
         return TRUE;
 }
 
-static gboolean take_number(const char *value, guint minimum, guint maximum, guint *field, char **error)
+static gboolean take_number(const ConfigSetting *setting, const char *value, gpointer field, char **error)
 {
         guint64 number;
 
-        if (g_ascii_string_to_unsigned(value, 10, minimum, maximum, &number, NULL)) {
-                *field = (guint) number;
+        if (g_ascii_string_to_unsigned(value, 10, setting->minimum, setting->maximum, &number, NULL)) {
+                *(guint *) field = (guint) number;
                 return TRUE;
         }
-        *error = g_strdup_printf("'%s' is no number from %u to %u", value, minimum, maximum);
+        *error = g_strdup_printf("'%s' is no number from %u to %u", value, setting->minimum,
+                                 setting->maximum);
         return FALSE;
 }
 
-static gboolean take_keep_seconds(const char *value, gpointer field, char **error)
+static gboolean take_user(const ConfigSetting *setting, const char *value, gpointer field, char **error)
 {
-        return take_number(value, 1, 365 * DAY, field, error);
-}
-
-static gboolean take_keep_count(const char *value, gpointer field, char **error)
-{
-        return take_number(value, 1, 10000, field, error);
-}
-
-static gboolean take_start_seconds(const char *value, gpointer field, char **error)
-{
-        return take_number(value, 1, DAY, field, error);
-}
-
-static gboolean take_user(const char *value, gpointer field, char **error)
-{
+        (void) setting;
         if (!*value) {
                 *error = g_strdup("there has to be a name");
                 return FALSE;
@@ -64,10 +53,11 @@ static gboolean take_user(const char *value, gpointer field, char **error)
 const ConfigSetting config_settings[] = {
         { "Images", "ImageDirectories", STATE_DIRECTORY "/images:/var/lib/libvirt/images", take_directories,
           offsetof(Config, image_directories) },
-        { "Jobs", "KeepFinishedSec", "3600", take_keep_seconds, offsetof(Config, keep_finished_seconds) },
-        { "Jobs", "KeepFinished", "64", take_keep_count, offsetof(Config, keep_finished) },
+        { "Jobs", "KeepFinishedSec", "3600", take_number, offsetof(Config, keep_finished_seconds), 1,
+          365 * DAY },
+        { "Jobs", "KeepFinished", "64", take_number, offsetof(Config, keep_finished), 1, 10000 },
         { "Domains", "User", QEMU_USER, take_user, offsetof(Config, user) },
-        { "Domains", "StartSec", "60", take_start_seconds, offsetof(Config, start_seconds) },
+        { "Domains", "StartSec", "60", take_number, offsetof(Config, start_seconds), 1, DAY },
         { .name = NULL },
 };
 
@@ -79,18 +69,11 @@ void config_clear(Config *config)
         g_clear_pointer(&config->user, g_free);
 }
 
-static gboolean is_section(const char *name)
-{
-        for (const ConfigSetting *setting = config_settings; setting->name; setting++)
-                if (strcmp(setting->section, name) == 0)
-                        return TRUE;
-        return FALSE;
-}
-
+/* `name` NULL: any of that section. */
 static const ConfigSetting *find(const char *section, const char *name)
 {
         for (const ConfigSetting *setting = config_settings; setting->name; setting++)
-                if (strcmp(setting->section, section) == 0 && strcmp(setting->name, name) == 0)
+                if (strcmp(setting->section, section) == 0 && (!name || strcmp(setting->name, name) == 0))
                         return setting;
         return NULL;
 }
@@ -100,7 +83,7 @@ static gboolean take(Config *config, const ConfigSetting *setting, const char *v
 {
         g_autofree char *what = NULL;
 
-        return setting->take(value, (char *) config + setting->offset, &what) ||
+        return setting->take(setting, value, (char *) config + setting->offset, &what) ||
                bj_refuse(error, "%s: %s=: %s", path, setting->name, what);
 }
 
@@ -109,7 +92,7 @@ static gboolean read_section(Config *config, GKeyFile *file, const char *section
 {
         g_auto(GStrv) keys = g_key_file_get_keys(file, section, NULL, NULL);
 
-        if (!is_section(section))
+        if (!find(section, NULL))
                 return bj_refuse(error, "%s: there is no section [%s]", path, section);
         for (char **key = keys; *key; key++) {
                 const ConfigSetting *setting = find(section, *key);

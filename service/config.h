@@ -13,12 +13,14 @@ typedef struct {
         guint start_seconds;
 } Config;
 
-typedef struct {
+typedef struct ConfigSetting {
         const char *section, *name;
         const char *usual; /* as it would stand in the file */
         /* Takes the value into `field`. FALSE: it is none; `error` says what one is. */
-        gboolean (*take)(const char *value, gpointer field, char **error);
-        gsize offset; /* of the field in Config */
+        gboolean (*take)(const struct ConfigSetting *setting, const char *value, gpointer field,
+                         char **error);
+        gsize offset;           /* of the field in Config */
+        guint minimum, maximum; /* of a number */
 } ConfigSetting;
 
 extern const ConfigSetting config_settings[]; /* ended by a NULL name */

@@ -199,14 +199,6 @@ static void list_disks(Check *check, const Disk *own)
         }
 }
 
-/* They are out of the chain by the time that they are to be removed. */
-static void add_stale(GPtrArray *paths, const Job *job)
-{
-        g_autoptr(GPtrArray) names = files_names(job->stale);
-
-        g_ptr_array_extend_and_steal(paths, g_steal_pointer(&names));
-}
-
 void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooked done)
 {
         Engine *engine = host->observer_data;
@@ -232,7 +224,8 @@ void engine_check_overlays(JobHost *host, Job *job, GPtrArray *changed, JobLooke
                           done };
         for (guint i = 0; disk && i < disk->chain->layers->len; i++)
                 g_ptr_array_add(check->own, g_strdup(chain_layer(disk->chain, i)->source));
-        add_stale(check->own, job);
+        /* Those are out of the chain by the time that they are to be removed. */
+        g_ptr_array_extend_and_steal(check->own, files_names(job->stale));
         if (options_flag(job->options, "force"))
                 list_disks(check, disk);
         image_index_refresh(engine->index, REFRESH_MILLISECONDS, on_refreshed, check);

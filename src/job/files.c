@@ -252,17 +252,16 @@ static gboolean check_changed(Work *work, const GPtrArray *paths, GPtrArray *fil
 
 static gboolean run_examine(Work *work, GError **error)
 {
+        g_autofree FileSeen *seen = NULL;
+
         work->files = identities_new();
         work->images = identities_new();
         if (!check_changed(work, work->changed, work->images, error))
                 return FALSE;
-        for (guint i = 0; i < work->paths->len; i++) {
-                const char *path = work->paths->pdata[i];
-                struct stat st;
-
-                if (*path == '/' && stat(path, &st) == 0)
-                        identify(work->files, path, &st);
-        }
+        seen = files_seen(work->paths);
+        for (guint i = 0; i < work->paths->len; i++)
+                if (seen[i].there)
+                        identify(work->files, work->paths->pdata[i], &seen[i].st);
         return TRUE;
 }
 

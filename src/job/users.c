@@ -61,6 +61,8 @@ char *users_unknown(const GPtrArray *uses)
 gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, const struct stat *st,
                      const char *consequence, GError **error)
 {
+        guint32 qemu = job ? pid_of_qemu(job) : 0;
+
         for (guint i = 0; uses && i < uses->len; i++) {
                 const ImageUse *use = uses->pdata[i];
 
@@ -71,7 +73,5 @@ gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, co
                 return FALSE;
         }
         /* Locks of a QEMU that cannot be seen cannot be told from somebody else's. */
-        if (!uses || (job && pid_of_qemu(job) == 0))
-                return TRUE;
-        return check_locks(job ? pid_of_qemu(job) : 0, path, st, consequence, error);
+        return !uses || (job && qemu == 0) || check_locks(qemu, path, st, consequence, error);
 }
