@@ -71,10 +71,10 @@ static Status status_of(const char *name)
 void client_take_error(const Client *client, const sd_bus_error *bus_error, int r, char **name,
                        GError **error)
 {
-        const char *error_name = bus_error->name ? bus_error->name : "";
+        const char *error_name = bus_error && bus_error->name ? bus_error->name : "";
         const char *message =
-                bus_error->message && *bus_error->message ? bus_error->message : g_strerror(-r);
-        Status status = bus_error->name ? status_of(error_name) : STATUS_ERROR;
+                bus_error && bus_error->message && *bus_error->message ? bus_error->message : g_strerror(-r);
+        Status status = *error_name ? status_of(error_name) : STATUS_ERROR;
         g_autofree char *text = NULL;
 
         if (r == -ECONNRESET || r == -ENOTCONN)
@@ -85,7 +85,7 @@ void client_take_error(const Client *client, const sd_bus_error *bus_error, int 
         g_set_error_literal(error, CLIENT_ERROR, (int) status, text);
 }
 
-char *client_command(const Client *client, const char *rest)
+char *client_command_start(const Client *client)
 {
         static const char *const options[] = {
                 [TRANSPORT_HOST] = " --host ", [TRANSPORT_MACHINE] = " --machine "
@@ -93,7 +93,18 @@ char *client_command(const Client *client, const char *rest)
         g_autofree char *where = client->where ? g_shell_quote(client->where) : NULL;
 
         return g_strconcat("blockjobctl", where ? options[client->transport] : "", where ? where : "", " ",
-                           rest, NULL);
+                           NULL);
+}
+
+char *client_command(const Client *client, const char *format, ...)
+{
+        g_autofree char *start = client_command_start(client), *rest = NULL;
+        va_list arguments;
+
+        va_start(arguments, format);
+        rest = g_strdup_vprintf(format, arguments);
+        va_end(arguments);
+        return g_strconcat(start, rest, NULL);
 }
 
 /* What the service answers from what it holds; more than that means that it hangs. */
@@ -158,20 +169,18 @@ GVariant *client_objects(Client *client, GError **error)
         return reply ? g_variant_get_child_value(reply, 0) : NULL;
 }
 
-GVariant *objects_find(GVariant *objects, const char *path, const char *interface)
+void objects_each(GVariant *objects, const char *interface, ObjectFound found, gpointer data)
 {
-        g_autoptr(GVariant) interfaces = NULL;
         GVariantIter iter;
-        const char *each;
-        GVariant *value;
+        const char *path;
+        GVariant *interfaces;
 
         g_variant_iter_init(&iter, objects);
-        while (g_variant_iter_next(&iter, "{&o@a{sa{sv}}}", &each, &value)) {
-                if (strcmp(each, path) == 0) {
-                        interfaces = value;
-                        break;
-                }
-                g_variant_unref(value);
+        while (g_variant_iter_loop(&iter, "{&o@a{sa{sv}}}", &path, &interfaces)) {
+                g_autoptr(GVariant) properties =
+                        g_variant_lookup_value(interfaces, interface, G_VARIANT_TYPE_VARDICT);
+
+                if (properties)
+                        found(path, properties, data);
         }
-        return interfaces ? g_variant_lookup_value(interfaces, interface, G_VARIANT_TYPE_VARDICT) : NULL;
 }

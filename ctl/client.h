@@ -65,12 +65,15 @@ GVariant *client_call(Client *client, const char *path, const char *interface, c
 int client_new_call(Client *client, const char *path, const char *interface, const char *member,
                     GVariant *tuple, sd_bus_message **call);
 
-/* What a call that failed says, as an error of CLIENT_ERROR with a hint; `r` is what sd-bus returned. */
+/* What a call that failed says, as an error of CLIENT_ERROR with a hint; `r` is what sd-bus returned, with
+ * `bus_error` (NULL = none). */
 void client_take_error(const Client *client, const sd_bus_error *bus_error, int r, char **name,
                        GError **error);
 
-/* A command for the user to type next, which reaches the same bus: "blockjobctl --host web show vm/vda". */
-char *client_command(const Client *client, const char *rest);
+/* A command for the user to type next, which reaches the same bus: "blockjobctl --host web show vm/vda"; and
+ * what each begins with, up to the space before "show". */
+char *client_command(const Client *client, const char *format, ...) G_GNUC_PRINTF(2, 3);
+char *client_command_start(const Client *client);
 
 /* All properties of an interface of an object: a{sv}. */
 GVariant *client_properties(Client *client, const char *path, const char *interface, GError **error);
@@ -78,8 +81,9 @@ GVariant *client_properties(Client *client, const char *path, const char *interf
 /* GetManagedObjects: a{oa{sa{sv}}}. */
 GVariant *client_objects(Client *client, GError **error);
 
-/* The properties of an interface of an object in what client_objects() gave; NULL: it has none such. */
-GVariant *objects_find(GVariant *objects, const char *path, const char *interface);
+/* Those in what client_objects() gave that have the interface, with its properties. */
+typedef void (*ObjectFound)(const char *path, GVariant *properties, gpointer data);
+void objects_each(GVariant *objects, const char *interface, ObjectFound found, gpointer data);
 
 /* What a user types, as object paths. The domain is looked for by the service (name or UUID), which says
  * what there is none of. A disk: DOMAIN/DISK, or DOMAIN alone where that has one disk only. A job: its id,
@@ -91,3 +95,7 @@ char *client_job_path(Client *client, const char *job, GError **error);
 /* The other way, for output: "web/vda" of a disk's path, "web" of a domain's, the id of a job's. */
 char *disk_name_of(const char *path);
 char *last_name_of(const char *path);
+
+/* A file as seen from here, where the service sees the same files: absolute, or as it stands where it is
+ * another host's. */
+char *client_file(const Client *client, const char *file);

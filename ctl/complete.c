@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "values.h"
 #include "verb.h"
 
 /* Who presses a key waits no longer than that for a service that hangs. */
@@ -12,8 +13,6 @@
 typedef struct {
         Client *client;
         GVariant *objects; /* as far as they have been needed */
-        char **words;
-        guint count;
         const char *last;
         char *before;     /* what stands before `last` in the same word: "--base=" */
         const char *disk; /* as the user named it; NULL: not yet */
@@ -37,26 +36,15 @@ static GVariant *objects_of(Completion *completion)
         return completion->objects;
 }
 
-static void each_object(Completion *completion, const char *interface,
-                        void (*take)(const Completion *completion, const char *path, GVariant *properties))
+static void each_object(Completion *completion, const char *interface, ObjectFound found)
 {
-        GVariant *objects = objects_of(completion), *interfaces;
-        const char *path;
-        GVariantIter iter;
+        GVariant *objects = objects_of(completion);
 
-        if (!objects)
-                return;
-        g_variant_iter_init(&iter, objects);
-        while (g_variant_iter_loop(&iter, "{&o@a{sa{sv}}}", &path, &interfaces)) {
-                g_autoptr(GVariant) properties =
-                        g_variant_lookup_value(interfaces, interface, G_VARIANT_TYPE_VARDICT);
-
-                if (properties)
-                        take(completion, path, properties);
-        }
+        if (objects)
+                objects_each(objects, interface, found, completion);
 }
 
-static void offer_name(const Completion *completion, const char *path, GVariant *properties)
+static void offer_name(const char *path, GVariant *properties, gpointer completion)
 {
         g_autofree char *name = disk_name_of(path);
 
@@ -64,37 +52,32 @@ static void offer_name(const Completion *completion, const char *path, GVariant 
         offer(completion, name);
 }
 
-static void offer_id(const Completion *completion, const char *path, GVariant *properties)
+static void offer_id(const char *path, GVariant *properties, gpointer completion)
 {
-        const char *disk = "/", *result = "";
         g_autofree char *id = last_name_of(path);
-        g_autofree char *name = NULL;
+        g_autofree char *name = disk_name_of(value_text(properties, "Disk"));
 
-        g_variant_lookup(properties, "Disk", "&o", &disk);
-        g_variant_lookup(properties, "Result", "&s", &result);
         offer(completion, id);
         /* The job that runs on a disk goes by the disk's name as well. */
-        name = *result ? NULL : disk_name_of(disk);
-        if (name)
+        if (*value_text(properties, "Result") == '\0')
                 offer(completion, name);
 }
 
-static void offer_layers(const Completion *completion, const char *path, GVariant *properties)
+static void offer_layers(const char *path, GVariant *properties, gpointer completion)
 {
         g_autoptr(GVariant) chain = g_variant_lookup_value(properties, "Chain", G_VARIANT_TYPE("aa{sv}"));
         g_autofree char *name = disk_name_of(path);
         g_auto(GStrv) parts = g_strsplit(name, "/", 2);
+        const char *disk = ((Completion *) completion)->disk;
 
-        if (g_strcmp0(completion->disk, name) != 0 && g_strcmp0(completion->disk, parts[0]) != 0)
+        if (g_strcmp0(disk, name) != 0 && g_strcmp0(disk, parts[0]) != 0)
                 return;
         for (gsize i = 0; chain && i < g_variant_n_children(chain); i++) {
                 g_autoptr(GVariant) layer = g_variant_get_child_value(chain, i);
                 g_autofree char *depth = g_strdup_printf("[%" G_GSIZE_FORMAT "]", i);
-                const char *source = "";
 
-                g_variant_lookup(layer, "source", "&s", &source);
                 offer(completion, depth);
-                offer(completion, source);
+                offer(completion, value_text(layer, "source"));
         }
 }
 
@@ -249,16 +232,16 @@ static char *argument_at(const Verb *verb, guint position)
 
 void complete(Client *client, char **words)
 {
-        Completion completion = { client, NULL, words, g_strv_length(words), "", NULL, NULL };
+        Completion completion = { .client = client, .last = "" };
         const Verb *verb = NULL;
         const char *wanted = NULL;
-        guint position = 0;
+        guint position = 0, count = g_strv_length(words);
 
         client->ask_password = FALSE;
         client->patience = PATIENCE;
-        if (completion.count > 0)
-                completion.last = words[completion.count - 1];
-        for (guint i = 0; i + 1 < completion.count; i++) {
+        if (count > 0)
+                completion.last = words[count - 1];
+        for (guint i = 0; i + 1 < count; i++) {
                 const char *word = words[i];
 
                 if (wanted)

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "output.h"
+#include "show.h"
+#include "values.h"
 #include "verb.h"
 
 /* The commands that bring domains, start and stop them, and let them go. */
@@ -45,21 +47,16 @@ static GVariant *flag(const char *name, gboolean given)
 static Status tell(Client *client, const char *path, GError **error)
 {
         g_autoptr(GVariant) domain = client_properties(client, path, BLOCKJOBD_DOMAIN, error);
-        const char *name = "", *state = "", *reason = "";
-        g_autofree char *next = NULL;
+        g_autofree char *state = NULL, *next = NULL;
 
         if (!domain)
                 return STATUS_ERROR;
         if (client->quiet || output_json(client, domain))
                 return STATUS_DONE;
-        g_variant_lookup(domain, "Name", "&s", &name);
-        g_variant_lookup(domain, "State", "&s", &state);
-        g_variant_lookup(domain, "StateReason", "&s", &reason);
-        next = client_command(client, "show");
-        if (strcmp(reason, state) == 0)
-                reason = "";
-        printf("domain %s: %s%s%s%s\n", name, state, *reason ? " (" : "", reason, *reason ? ")" : "");
-        printf("  Next: %s %s  draws its disks\n", next, name);
+        state = show_state(domain);
+        next = client_command(client, "show %s", value_text(domain, "Name"));
+        printf("domain %s: %s\n", value_text(domain, "Name"), state);
+        printf("  Next: %s  draws its disks\n", next);
         return STATUS_DONE;
 }
 
@@ -87,13 +84,10 @@ static Status bring(Client *client, const char *member, GVariant *parameters, GE
 
 static Status run_attach(Client *client, char **arguments, GError **error)
 {
-        /* On another host a relative name means nothing that is known here. */
-        g_autofree char *path = client->transport == TRANSPORT_LOCAL
-                                        ? g_canonicalize_filename(arguments[1], NULL)
-                                        : g_strdup(arguments[1]);
+        g_autofree char *path = client_file(client, arguments[1]);
 
-        return bring(client, "AttachDomain",
-                     g_variant_new("(ss@a{sv})", arguments[0], path, flag("force", FALSE)), error);
+        return bring(client, "AttachDomain", g_variant_new("(ss@a{sv})", arguments[0], path, no_options()),
+                     error);
 }
 
 static char *read_xml(const char *name, GError **error)
@@ -171,7 +165,7 @@ static Status run_detach(Client *client, char **arguments, GError **error)
 
 static Status run_undefine(Client *client, char **arguments, GError **error)
 {
-        return let_go(client, arguments[0], "Undefine", flag("force", FALSE),
+        return let_go(client, arguments[0], "Undefine", no_options(),
                       "not defined any more; its images are where they were", error);
 }
 
@@ -186,7 +180,7 @@ static Status run_stop(Client *client, char **arguments, GError **error)
         g_autofree char *path = NULL, *still = NULL, *name = NULL;
 
         if (!call(client, arguments[0], now ? "Destroy" : "Shutdown",
-                  g_variant_new("(@a{sv})", flag("force", FALSE)), &path, error))
+                  g_variant_new("(@a{sv})", no_options()), &path, error))
                 return STATUS_ERROR;
         name = last_name_of(path);
         still = client_domain_path(client, name, NULL);

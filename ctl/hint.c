@@ -52,7 +52,7 @@ static const struct {
 /* {ctl} is replaced by the beginning of a command. */
 static char *expand(const Client *client, const char *text)
 {
-        g_autofree char *command = client_command(client, "");
+        g_autofree char *command = client_command_start(client);
         g_auto(GStrv) parts = g_strsplit(text, "{ctl}", -1);
 
         return g_strjoinv(command, parts);

@@ -5,6 +5,7 @@
 #include "outcome.h"
 #include "output.h"
 #include "units.h"
+#include "values.h"
 #include "verb.h"
 #include "watch.h"
 
@@ -85,19 +86,16 @@ static Status change(Client *client, const char *name, const char *method, GVari
         g_autoptr(GVariant) reply =
                 path ? client_call(client, path, BLOCKJOBD_JOB, method, arguments, NULL, error) : NULL;
         g_autoptr(GVariant) job = reply ? client_properties(client, path, BLOCKJOBD_JOB, error) : NULL;
-        const char *id = "", *state = "", *mode = "";
-        guint64 speed = 0;
+        const char *mode;
 
         if (!job)
                 return STATUS_ERROR;
         if (client->quiet || output_json(client, job))
                 return STATUS_DONE;
-        g_variant_lookup(job, "Id", "&s", &id);
-        g_variant_lookup(job, "State", "&s", &state);
-        g_variant_lookup(job, "Mode", "&s", &mode);
-        g_variant_lookup(job, "Speed", "t", &speed);
-        speed_text = units_format_speed(speed);
-        printf("job %s: %s, speed %s%s%s\n", id, state, speed_text, *mode ? ", mode " : "", mode);
+        mode = value_text(job, "Mode");
+        speed_text = units_format_speed(value_number(job, "Speed"));
+        printf("job %s: %s, speed %s%s%s\n", value_text(job, "Id"), value_text(job, "State"), speed_text,
+               *mode ? ", mode " : "", mode);
         return STATUS_DONE;
 }
 

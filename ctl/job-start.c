@@ -7,6 +7,7 @@
 
 #include "outcome.h"
 #include "units.h"
+#include "values.h"
 #include "verb.h"
 #include "watch.h"
 
@@ -47,15 +48,22 @@ static gboolean take_flag(const char *name, const char *value, gpointer data, GE
         return TRUE;
 }
 
+typedef gboolean (*Parse)(const char *text, const char *what, guint64 *number, GError **error);
+
+static gboolean take_number(Parse parse, const char *name, const char *value, GError **error)
+{
+        guint64 number;
+
+        if (!parse(value, name, &number, error))
+                return FALSE;
+        give(key_of(name), g_variant_new_uint64(number));
+        return TRUE;
+}
+
 static gboolean take_size(const char *name, const char *value, gpointer data, GError **error)
 {
-        guint64 bytes;
-
         (void) data;
-        if (!units_parse_size(value, name, &bytes, error))
-                return FALSE;
-        give(key_of(name), g_variant_new_uint64(bytes));
-        return TRUE;
+        return take_number(units_parse_size, name, value, error);
 }
 
 static gboolean take_small_size(const char *name, const char *value, gpointer data, GError **error)
@@ -75,25 +83,8 @@ static gboolean take_small_size(const char *name, const char *value, gpointer da
 
 static gboolean take_speed(const char *name, const char *value, gpointer data, GError **error)
 {
-        guint64 bytes_per_second;
-
         (void) data;
-        if (!units_parse_speed(value, name, &bytes_per_second, error))
-                return FALSE;
-        give(key_of(name), g_variant_new_uint64(bytes_per_second));
-        return TRUE;
-}
-
-/* A file as seen from here, where the service sees the same files. */
-static char *absolute(const Client *client, const char *file)
-{
-        g_autofree char *here = NULL;
-
-        if (client->transport != TRANSPORT_LOCAL || g_path_is_absolute(file))
-                return g_strdup(file);
-        here = g_get_current_dir();
-        /* The bus takes no other name; this one is refused there, and named. */
-        return g_utf8_validate(here, -1, NULL) ? g_build_filename(here, file, NULL) : g_strdup(file);
+        return take_number(units_parse_speed, name, value, error);
 }
 
 static char *target_of(const Client *client, const char *target)
@@ -103,7 +94,7 @@ static char *target_of(const Client *client, const char *target)
         for (gsize i = 0; i < G_N_ELEMENTS(schemes); i++)
                 if (g_str_has_prefix(target, schemes[i]))
                         return g_strdup(target);
-        return absolute(client, target);
+        return client_file(client, target);
 }
 
 /* "[2]", "vda[2]" and node:NAME are what the bus takes; a bare number is a depth, anything else a file. */
@@ -113,7 +104,7 @@ static char *layer_of(const Client *client, const char *layer)
                 return g_strdup_printf("[%s]", layer);
         if (*layer == '\0' || g_str_has_suffix(layer, "]") || g_str_has_prefix(layer, "node:"))
                 return g_strdup(layer);
-        return absolute(client, layer);
+        return client_file(client, layer);
 }
 
 static void resolve_layer(const Client *client, const char *key)
@@ -256,8 +247,7 @@ static const GOptionEntry resize_options[] = {
 /* The arguments of the method: what comes before the options, where there is such, and these. */
 static GVariant *parameters_of(GVariant *first)
 {
-        GVariant *options =
-                given ? g_variant_dict_end(given) : g_variant_new_array(G_VARIANT_TYPE("{sv}"), NULL, 0);
+        GVariant *options = given ? g_variant_dict_end(given) : no_options();
         GVariant *members[] = { first ? first : options, options };
 
         g_clear_pointer(&given, g_variant_dict_unref);
@@ -393,7 +383,7 @@ static Status change(Client *client, const char *name, const char *method, GVari
 
 static Status run_snapshot(Client *client, char **arguments, GError **error)
 {
-        g_autofree char *overlay = absolute(client, arguments[1]);
+        g_autofree char *overlay = client_file(client, arguments[1]);
 
         return change(client, arguments[0], "Snapshot", g_variant_new_string(overlay), error);
 }

@@ -5,51 +5,48 @@
 #include "output.h"
 #include "show.h"
 #include "units.h"
+#include "values.h"
 #include "verb.h"
 
 /* Commands that look and change nothing. */
 
-static void add_domain(Table *table, GVariant *domain)
+typedef struct {
+        Table *table;
+        GVariantBuilder all;
+} List;
+
+static void add_domain(const char *path, GVariant *domain, gpointer data)
 {
-        const char *name = "", *state = "", *origin = "", *version = "";
+        List *list = data;
         g_autofree const char **disks = NULL, **jobs = NULL;
         g_autofree char *disk_count = NULL, *job_count = NULL;
 
-        g_variant_lookup(domain, "Name", "&s", &name);
-        g_variant_lookup(domain, "State", "&s", &state);
-        g_variant_lookup(domain, "Origin", "&s", &origin);
-        g_variant_lookup(domain, "QemuVersion", "&s", &version);
+        (void) path;
+        g_variant_builder_add_value(&list->all, domain);
         g_variant_lookup(domain, "Disks", "^a&o", &disks);
         g_variant_lookup(domain, "Jobs", "^a&o", &jobs);
         disk_count = g_strdup_printf("%u", disks ? g_strv_length((GStrv) disks) : 0);
         job_count = g_strdup_printf("%u", jobs ? g_strv_length((GStrv) jobs) : 0);
-        table_add(table, (const char *const[]){ name, state, origin, version, disk_count, job_count, NULL });
+        table_add(list->table,
+                  (const char *const[]){ value_text(domain, "Name"), value_text(domain, "State"),
+                                         value_text(domain, "Origin"), value_text(domain, "QemuVersion"),
+                                         disk_count, job_count, NULL });
 }
 
 static Status run_list(Client *client, char **arguments, GError **error)
 {
         static const char *const titles[] = { "DOMAIN", "STATE", "ORIGIN", "QEMU", ">DISKS", ">JOBS", NULL };
         g_autoptr(Table) table = table_new(titles);
-        g_auto(GVariantBuilder) all = G_VARIANT_BUILDER_INIT(G_VARIANT_TYPE("aa{sv}"));
         g_autoptr(GVariant) objects = client_objects(client, error);
         g_autoptr(GVariant) value = NULL;
-        GVariantIter iter;
-        GVariant *interfaces;
+        List list = { .table = table };
 
         (void) arguments;
         if (!objects)
                 return STATUS_ERROR;
-        g_variant_iter_init(&iter, objects);
-        while (g_variant_iter_loop(&iter, "{&o@a{sa{sv}}}", NULL, &interfaces)) {
-                g_autoptr(GVariant) domain =
-                        g_variant_lookup_value(interfaces, BLOCKJOBD_DOMAIN, G_VARIANT_TYPE_VARDICT);
-
-                if (!domain)
-                        continue;
-                g_variant_builder_add_value(&all, domain);
-                add_domain(table, domain);
-        }
-        value = g_variant_ref_sink(g_variant_builder_end(&all));
+        g_variant_builder_init(&list.all, G_VARIANT_TYPE("aa{sv}"));
+        objects_each(objects, BLOCKJOBD_DOMAIN, add_domain, &list);
+        value = g_variant_ref_sink(g_variant_builder_end(&list.all));
         if (output_json(client, value))
                 return STATUS_DONE;
         output_begin_paged(client);
@@ -67,24 +64,17 @@ static const GOptionEntry jobs_options[] = {
 
 static void add_job(Table *table, GVariant *job)
 {
-        const char *id = "", *type = "", *disk = "", *state = "", *result = "", *target = "";
-        g_autofree char *name = NULL, *progress_text = NULL, *started = NULL;
-        guint64 start = 0;
+        const char *result = value_text(job, "Result");
+        g_autofree char *disk = disk_name_of(value_text(job, "Disk"));
+        g_autofree char *started = units_format_time(value_number(job, "StartTime"));
+        g_autofree char *progress_text = NULL;
         double progress = 0;
 
-        g_variant_lookup(job, "Id", "&s", &id);
-        g_variant_lookup(job, "Type", "&s", &type);
-        g_variant_lookup(job, "Disk", "&o", &disk);
-        g_variant_lookup(job, "State", "&s", &state);
-        g_variant_lookup(job, "Result", "&s", &result);
-        g_variant_lookup(job, "Target", "&s", &target);
         g_variant_lookup(job, "Progress", "d", &progress);
-        g_variant_lookup(job, "StartTime", "t", &start);
-        name = disk_name_of(disk);
         progress_text = g_strdup_printf("%.0f %%", progress * 100);
-        started = units_format_time(start);
-        table_add(table, (const char *const[]){ id, name, type, *result ? result : state, progress_text,
-                                                started, target, NULL });
+        table_add(table, (const char *const[]){ value_text(job, "Id"), disk, value_text(job, "Type"),
+                                                *result ? result : value_text(job, "State"), progress_text,
+                                                started, value_text(job, "Target"), NULL });
         if (*result == '\0')
                 table_style_row(table, STYLE_BOLD);
 }

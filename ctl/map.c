@@ -6,6 +6,7 @@
 
 #include "output.h"
 #include "units.h"
+#include "values.h"
 
 /* Flags of a range. */
 #define STORED 1
@@ -84,7 +85,7 @@ static Style style_of(char character)
 
 static guint bar_width(void)
 {
-        guint width = output_width();
+        guint width = output_width(STDOUT_FILENO);
 
         return width < 3 ? WIDTH_USUAL : MIN(width - 2, WIDTH_MAX);
 }
@@ -99,14 +100,10 @@ static void print_bar(const char *bar)
 
 static const char *source_of(GVariant *chain, guint depth)
 {
-        const char *source = "";
+        g_autoptr(GVariant) layer =
+                depth < g_variant_n_children(chain) ? g_variant_get_child_value(chain, depth) : NULL;
 
-        if (depth < g_variant_n_children(chain)) {
-                g_autoptr(GVariant) layer = g_variant_get_child_value(chain, depth);
-
-                g_variant_lookup(layer, "source", "&s", &source);
-        }
-        return source; /* as long as the chain is there */
+        return layer ? value_text(layer, "source") : ""; /* as long as the chain is there */
 }
 
 static char *depth_text(guint32 depth)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "values.h"
+
 /* What a user types for things on the bus, and back. */
 
 char *client_domain_path(Client *client, const char *domain, GError **error)
@@ -20,9 +22,8 @@ char *client_domain_path(Client *client, const char *domain, GError **error)
 static gboolean has_medium(Client *client, const char *disk)
 {
         g_autoptr(GVariant) properties = client_properties(client, disk, BLOCKJOBD_DISK, NULL);
-        const char *source = "";
 
-        return properties && g_variant_lookup(properties, "Source", "&s", &source) && *source;
+        return properties && *value_text(properties, "Source");
 }
 
 /* The disk of a domain that has one only. */
@@ -125,4 +126,15 @@ char *last_name_of(const char *path)
         if (!prefix || sd_bus_path_decode(path, prefix, &name) <= 0)
                 return g_strdup(slash ? slash + 1 : path);
         return name;
+}
+
+char *client_file(const Client *client, const char *file)
+{
+        g_autofree char *here = NULL;
+
+        if (client->transport != TRANSPORT_LOCAL || g_path_is_absolute(file))
+                return g_strdup(file);
+        here = g_get_current_dir();
+        /* The bus takes no other name; this one is refused there, and named. */
+        return g_utf8_validate(here, -1, NULL) ? g_build_filename(here, file, NULL) : g_strdup(file);
 }

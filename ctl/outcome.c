@@ -8,6 +8,7 @@
 #include "output.h"
 #include "progress.h"
 #include "units.h"
+#include "values.h"
 
 /* Which image the disk is, as far as a job tells. */
 typedef enum {
@@ -96,27 +97,10 @@ static const struct {
         { "pivoted", STATUS_PIVOTED, STYLE_WARNING },
 };
 
-static const char *text_of(GVariant *properties, const char *key)
-{
-        const char *text = "";
-
-        if (!g_variant_lookup(properties, key, "&s", &text))
-                g_variant_lookup(properties, key, "&o", &text);
-        return text;
-}
-
-static guint64 number_of(GVariant *properties, const char *key)
-{
-        guint64 number = 0;
-
-        g_variant_lookup(properties, key, "t", &number);
-        return number;
-}
-
 static Status status_of(GVariant *job)
 {
         for (gsize i = 0; i < G_N_ELEMENTS(results); i++)
-                if (strcmp(results[i].result, text_of(job, "Result")) == 0)
+                if (strcmp(results[i].result, value_text(job, "Result")) == 0)
                         return results[i].status;
         return STATUS_DONE;
 }
@@ -142,19 +126,17 @@ static const Outcome *find_outcome(const char *type, const char *outcome)
 /* "completed", or what else the job has come to. */
 static const char *word_of(GVariant *job)
 {
-        const char *result = text_of(job, "Result");
-        gboolean ready = FALSE;
+        const char *result = value_text(job, "Result");
 
-        g_variant_lookup(job, "Ready", "b", &ready);
-        return *result ? result : ready ? "ready" : "running";
+        return *result ? result : value_flag(job, "Ready") ? "ready" : "running";
 }
 
 gboolean outcome_is_decided(Client *client, GVariant *job)
 {
         g_autoptr(GVariant) domain =
-                client_properties(client, text_of(job, "Domain"), BLOCKJOBD_DOMAIN, NULL);
+                client_properties(client, value_text(job, "Domain"), BLOCKJOBD_DOMAIN, NULL);
 
-        return domain && strcmp(text_of(domain, "State"), "shutoff") == 0;
+        return domain && strcmp(value_text(domain, "State"), "shutoff") == 0;
 }
 
 static const Outcome *outcome_of(Client *client, GVariant *job)
@@ -162,17 +144,14 @@ static const Outcome *outcome_of(Client *client, GVariant *job)
         g_autoptr(GVariant) options = g_variant_lookup_value(job, "Options", G_VARIANT_TYPE_VARDICT);
         const char *word = word_of(job);
         const char *name = "", *message = "";
-        gboolean deletes = FALSE;
 
-        if (*text_of(job, "Result") == '\0' && outcome_is_decided(client, job))
+        if (*value_text(job, "Result") == '\0' && outcome_is_decided(client, job))
                 return find_outcome("", "running");
-        if (options)
-                g_variant_lookup(options, "delete", "b", &deletes);
         g_variant_lookup(job, "Error", "(&s&s)", &name, &message);
         /* with a message it could not be done, or not all of it */
-        if (deletes && strcmp(word, "completed") == 0 && *message == '\0')
+        if (options && value_flag(options, "delete") && strcmp(word, "completed") == 0 && *message == '\0')
                 word = "deleted";
-        return find_outcome(text_of(job, "Type"), word);
+        return find_outcome(value_text(job, "Type"), word);
 }
 
 /* ---- the texts ---- */
@@ -180,18 +159,18 @@ static const Outcome *outcome_of(Client *client, GVariant *job)
 static char *value_of(Client *client, GVariant *job, const char *key)
 {
         if (strcmp(key, "ctl") == 0)
-                return client_command(client, "");
+                return client_command_start(client);
         if (strcmp(key, "source") == 0)
-                return g_strdup(text_of(job, "Source"));
+                return g_strdup(value_text(job, "Source"));
         if (strcmp(key, "target") == 0)
-                return g_strdup(text_of(job, "Target"));
+                return g_strdup(value_text(job, "Target"));
         if (strcmp(key, "disk") == 0)
-                return disk_name_of(text_of(job, "Disk"));
+                return disk_name_of(value_text(job, "Disk"));
         if (strcmp(key, "domain") == 0)
-                return last_name_of(text_of(job, "Domain"));
+                return last_name_of(value_text(job, "Domain"));
         if (strcmp(key, "id") == 0)
-                return g_strdup(text_of(job, "Id"));
-        return units_format_time(number_of(job, strcmp(key, "end") == 0 ? "EndTime" : "StartTime"));
+                return g_strdup(value_text(job, "Id"));
+        return units_format_time(value_number(job, strcmp(key, "end") == 0 ? "EndTime" : "StartTime"));
 }
 
 /* A word of a command, as a shell needs it. */
@@ -251,12 +230,12 @@ static void print_next(Client *client, GVariant *job, const char *next)
 static void print_disk(Client *client, GVariant *job, Image image)
 {
         g_autoptr(GVariant) disk = NULL;
-        const char *source = image == DISK_IS_TARGET ? text_of(job, "Target") : text_of(job, "Source");
+        const char *source = image == DISK_IS_TARGET ? value_text(job, "Target") : value_text(job, "Source");
         g_autofree char *clean = NULL;
 
         if (image == DISK_AS_BUS_SAYS) {
-                disk = client_properties(client, text_of(job, "Disk"), BLOCKJOBD_DISK, NULL);
-                source = disk ? text_of(disk, "Source") : "";
+                disk = client_properties(client, value_text(job, "Disk"), BLOCKJOBD_DISK, NULL);
+                source = disk ? value_text(disk, "Source") : "";
         }
         clean = printable(source);
         if (*source)
@@ -281,13 +260,13 @@ static void print_error(Client *client, GVariant *job)
 static void print_head(GVariant *job)
 {
         const char *word = word_of(job);
-        guint64 start = number_of(job, "StartTime"), end = number_of(job, "EndTime");
-        g_autofree char *disk = disk_name_of(text_of(job, "Disk"));
+        guint64 start = value_number(job, "StartTime"), end = value_number(job, "EndTime");
+        g_autofree char *disk = disk_name_of(value_text(job, "Disk"));
         g_autofree char *took = units_format_duration(end > start ? end - start : 0);
 
-        printf("%s of %s, job %s: %s%s%s%s%s\n", job_word(text_of(job, "Type")), disk, text_of(job, "Id"),
-               style(style_of(word)), strcmp(word, "running") == 0 ? "started" : word, style(STYLE_PLAIN),
-               end ? " after " : "", end ? took : "");
+        printf("%s of %s, job %s: %s%s%s%s%s\n", job_word(value_text(job, "Type")), disk,
+               value_text(job, "Id"), style(style_of(word)), strcmp(word, "running") == 0 ? "started" : word,
+               style(STYLE_PLAIN), end ? " after " : "", end ? took : "");
 }
 
 Status outcome_report(Client *client, GVariant *job)
@@ -313,17 +292,17 @@ Status outcome_report(Client *client, GVariant *job)
 
 void outcome_disk(Client *client, GVariant *before, GVariant *after)
 {
-        g_autofree char *source = printable(text_of(after, "Source"));
-        g_autofree char *old_source = printable(text_of(before, "Source"));
-        g_autofree char *domain = last_name_of(text_of(after, "Domain"));
-        g_autofree char *capacity = units_format_size(number_of(after, "Capacity"));
-        g_autofree char *old_capacity = units_format_size(number_of(before, "Capacity"));
+        g_autofree char *source = printable(value_text(after, "Source"));
+        g_autofree char *old_source = printable(value_text(before, "Source"));
+        g_autofree char *domain = last_name_of(value_text(after, "Domain"));
+        g_autofree char *capacity = units_format_size(value_number(after, "Capacity"));
+        g_autofree char *old_capacity = units_format_size(value_number(before, "Capacity"));
         gboolean moved = strcmp(source, old_source) != 0;
 
         if (client->quiet || output_json(client, after))
                 return;
-        printf("%s of %s/%s: %sdone%s\n", client->verb, domain, text_of(after, "Target"), style(STYLE_GOOD),
-               style(STYLE_PLAIN));
+        printf("%s of %s/%s: %sdone%s\n", client->verb, domain, value_text(after, "Target"),
+               style(STYLE_GOOD), style(STYLE_PLAIN));
         if (moved)
                 printf("  %s stays as it is, below the new layer.\n", old_source);
         else
@@ -331,9 +310,8 @@ void outcome_disk(Client *client, GVariant *before, GVariant *after)
         printf("  The disk is %s %s%s%s.\n", moved ? "now" : "still", style(STYLE_BOLD), source,
                style(STYLE_PLAIN));
         if (moved) {
-                g_autofree char *rest = g_strdup_printf("commit %s/%s --shallow --pivot --wait", domain,
-                                                        text_of(after, "Target"));
-                g_autofree char *command = client_command(client, rest);
+                g_autofree char *command = client_command(client, "commit %s/%s --shallow --pivot --wait",
+                                                          domain, value_text(after, "Target"));
 
                 printf("  Next: %s%s%s  merges it again\n", style(STYLE_BOLD), command, style(STYLE_PLAIN));
         }

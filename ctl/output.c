@@ -77,11 +77,11 @@ static const char *pager_command(void)
         return "less";
 }
 
-guint output_width(void)
+guint output_width(int fd)
 {
         struct winsize size;
 
-        return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
+        return ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 void output_begin_paged(const Client *client)

@@ -28,8 +28,9 @@ char *printable(const char *text);
 /* Sends what follows through a pager, where standard output is a terminal and the options and the
  * environment (SYSTEMD_PAGER, PAGER; less otherwise) do not say no. Once; output_end() waits for its end. */
 void output_begin_paged(const Client *client);
-/* Columns of the terminal that standard output is, before the pager stands in between; 0: it is none. */
-guint output_width(void);
+/* Columns of the terminal that the descriptor is, standard output before the pager stands in between; 0: it
+ * is none. */
+guint output_width(int fd);
 void output_end(void);
 
 /* With --json: prints the value as JSON, a variant as what is in it, and returns TRUE. Otherwise FALSE, and

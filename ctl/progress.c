@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "output.h"
@@ -151,9 +150,9 @@ static char *describe(const Look *look, guint64 rate, const char *phase)
 
 static guint width_of_terminal(void)
 {
-        struct winsize size;
+        guint width = output_width(STDERR_FILENO);
 
-        return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+        return width > 0 ? width : 80;
 }
 
 static void append_bar(GString *line, guint width, double share)
@@ -219,11 +218,10 @@ static void tell_trouble(const Progress *progress, GVariantDict *job, const char
                 { "failed", "an I/O error. When its cause is mended, type" },
         };
         const char *id = "";
-        g_autofree char *rest = NULL, *command = NULL;
+        g_autofree char *command = NULL;
 
         g_variant_dict_lookup(job, "Id", "&s", &id);
-        rest = g_strdup_printf("resume %s", id);
-        command = client_command(progress->client, rest);
+        command = client_command(progress->client, "resume %s", id);
         for (gsize i = 0; i < G_N_ELEMENTS(troubles); i++)
                 if (strcmp(look->io_status, troubles[i].io_status) == 0)
                         fprintf(stderr, "%s%s paused: %s%s: %s%s\n", progress->is_terminal ? "\r\033[K" : "",

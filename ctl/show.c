@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "show.h"
 
-#include <langinfo.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "output.h"
 #include "units.h"
+#include "values.h"
 
 /* A domain, its disks, the layers of each and who uses them, as a tree. */
 
@@ -15,42 +16,16 @@ static guint width; /* of the terminal; 0: as wide as it gets */
 /* The lines of a tree, as the terminal can show them. */
 static const char *line(gboolean last, gboolean name)
 {
-        gboolean utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+        gboolean utf8 = g_get_charset(NULL);
 
         if (name)
                 return utf8 ? last ? "└─" : "├─" : last ? "`-" : "|-";
         return last ? "  " : utf8 ? "│ " : "| ";
 }
 
-static const char *text_of(GVariant *values, const char *key)
-{
-        const char *text = "";
-
-        g_variant_lookup(values, key, "&s", &text);
-        return text;
-}
-
 static char *size_of(GVariant *values, const char *key)
 {
-        guint64 bytes = 0;
-
-        g_variant_lookup(values, key, "t", &bytes);
-        return units_format_size(bytes);
-}
-
-static gboolean flag_of(GVariant *values, const char *key)
-{
-        gboolean flag = FALSE;
-
-        return g_variant_lookup(values, key, "b", &flag) && flag;
-}
-
-static void print_branch(const char *indent, gboolean last, const char *text, Style kind)
-{
-        g_autofree char *clean = printable(text);
-
-        printf("%s%s%s%s%s\n", indent, line(last, TRUE), kind == STYLE_PLAIN ? "" : style(kind), clean,
-               kind == STYLE_PLAIN ? "" : style(STYLE_PLAIN));
+        return units_format_size(value_number(values, key));
 }
 
 /* `own` is the user that need not be said, for it is what is shown. */
@@ -62,10 +37,10 @@ static void print_users(const char *indent, const char *const *users, const char
                 if (g_strcmp0(*users, own) != 0)
                         g_ptr_array_add(others, (gpointer) *users);
         for (guint i = 0; i < others->len; i++) {
-                g_autofree char *text = g_strdup_printf("%s by %s", own ? "also used" : "used",
-                                                        (const char *) others->pdata[i]);
+                g_autofree char *user = printable(others->pdata[i]);
 
-                print_branch(indent, i + 1 == others->len, text, STYLE_WARNING);
+                printf("%s%s%s%sused by %s%s\n", indent, line(i + 1 == others->len, TRUE),
+                       style(STYLE_WARNING), own ? "also " : "", user, style(STYLE_PLAIN));
         }
 }
 
@@ -74,22 +49,22 @@ static char *details_of(GVariant *layer)
 {
         g_autofree char *virtual_size = size_of(layer, "virtual-size");
         g_autofree char *allocated = size_of(layer, "allocated");
-        g_autofree char *node = printable(text_of(layer, "node-name"));
+        g_autofree char *node = printable(value_text(layer, "node-name"));
 
-        return g_strdup_printf("%s, %s, %s allocated%s%s%s", text_of(layer, "format"), virtual_size,
+        return g_strdup_printf("%s, %s, %s allocated%s%s%s", value_text(layer, "format"), virtual_size,
                                allocated, *node ? ", node " : "", node,
-                               flag_of(layer, "read-only") ? ", read-only" : "");
+                               value_flag(layer, "read-only") ? ", read-only" : "");
 }
 
 /* The details stand on a line of their own where the terminal has no room for them behind the name. */
 void show_layer(const char *indent, gboolean last, GVariant *layer, GVariant *seen, const char *own)
 {
         g_autofree char *details = details_of(layer);
-        g_autofree char *name = printable(text_of(layer, "source"));
+        g_autofree char *name = printable(value_text(layer, "source"));
         g_autofree char *deeper = g_strconcat(indent, line(last, FALSE), NULL);
         g_autofree char *number = NULL;
         g_autofree const char **users = NULL;
-        gboolean stale = seen && flag_of(seen, "stale");
+        gboolean stale = seen && value_flag(seen, "stale");
         guint depth = 0;
         glong needed;
 
@@ -120,10 +95,8 @@ static GVariant *inspect(Client *client, const char *image)
         if (*image != '/')
                 return NULL;
         client->ask_password = FALSE;
-        reply = client_call(
-                client, BLOCKJOBD_ROOT, BLOCKJOBD_MANAGER, "InspectImage",
-                g_variant_new("(s@a{sv})", image, g_variant_new_array(G_VARIANT_TYPE("{sv}"), NULL, 0)),
-                NULL, NULL);
+        reply = client_call(client, BLOCKJOBD_ROOT, BLOCKJOBD_MANAGER, "InspectImage",
+                            g_variant_new("(s@a{sv})", image, no_options()), NULL, NULL);
         client->ask_password = ask;
         return reply ? g_variant_get_child_value(reply, 0) : NULL;
 }
@@ -154,47 +127,44 @@ static GVariant *layer_named(GVariant *layers, const char *source)
         for (gsize i = 0; i < count; i++) {
                 g_autoptr(GVariant) layer = g_variant_get_child_value(layers, i);
 
-                if (strcmp(text_of(layer, "source"), source) == 0)
+                if (strcmp(value_text(layer, "source"), source) == 0)
                         return g_steal_pointer(&layer);
         }
         return NULL;
 }
 
-static char *job_text(GVariant *objects, GVariant *disk)
+static char *job_text(Client *client, GVariant *disk)
 {
-        const char *path = "/";
-        g_autoptr(GVariant) job = NULL;
+        const char *path = value_text(disk, "Job");
+        g_autoptr(GVariant) job =
+                strcmp(path, "/") == 0 ? NULL : client_properties(client, path, BLOCKJOBD_JOB, NULL);
         double progress = 0;
 
-        g_variant_lookup(disk, "Job", "&o", &path);
-        job = strcmp(path, "/") == 0 ? NULL : objects_find(objects, path, BLOCKJOBD_JOB);
         if (!job)
                 return g_strdup("");
         g_variant_lookup(job, "Progress", "d", &progress);
-        return g_strdup_printf(", job %s: %s, %s, %.0f %%", text_of(job, "Id"), text_of(job, "Type"),
-                               text_of(job, "State"), progress * 100);
+        return g_strdup_printf(", job %s: %s, %s, %.0f %%", value_text(job, "Id"), value_text(job, "Type"),
+                               value_text(job, "State"), progress * 100);
 }
 
-static void show_disk(Client *client, GVariant *objects, GVariant *disk, const char *indent, gboolean last)
+static void show_disk(Client *client, GVariant *disk, const char *indent, gboolean last)
 {
         g_autofree char *capacity = size_of(disk, "Capacity");
-        g_autofree char *job = job_text(objects, disk);
+        g_autofree char *job = job_text(client, disk);
         g_autofree char *deeper = g_strconcat(indent, line(last, FALSE), NULL);
-        g_autofree char *domain = NULL, *own = NULL, *target = printable(text_of(disk, "Target"));
+        g_autofree char *domain = last_name_of(value_text(disk, "Domain"));
+        g_autofree char *own = NULL, *target = printable(value_text(disk, "Target"));
         g_autoptr(GVariant) chain = g_variant_lookup_value(disk, "Chain", G_VARIANT_TYPE("aa{sv}"));
-        g_autoptr(GVariant) seen = inspect(client, text_of(disk, "Source"));
-        const char *domain_path = "/";
+        g_autoptr(GVariant) seen = inspect(client, value_text(disk, "Source"));
         gsize count = chain ? g_variant_n_children(chain) : 0;
 
-        g_variant_lookup(disk, "Domain", "&o", &domain_path);
-        domain = last_name_of(domain_path);
-        own = g_strdup_printf("disk '%s' of domain '%s'", text_of(disk, "Target"), domain);
+        own = g_strdup_printf("disk '%s' of domain '%s'", value_text(disk, "Target"), domain);
         printf("%s%s%s%s%s  %s%s%s\n", indent, line(last, TRUE), style(STYLE_BOLD), target,
                style(STYLE_PLAIN), count ? capacity : "empty",
-               flag_of(disk, "ReadOnly") ? ", read-only" : "", job);
+               value_flag(disk, "ReadOnly") ? ", read-only" : "", job);
         for (gsize i = 0; i < count; i++) {
                 g_autoptr(GVariant) layer = g_variant_get_child_value(chain, i);
-                g_autoptr(GVariant) known = layer_named(seen, text_of(layer, "source"));
+                g_autoptr(GVariant) known = layer_named(seen, value_text(layer, "source"));
 
                 show_layer(deeper, i + 1 == count, layer, known, own);
         }
@@ -202,17 +172,24 @@ static void show_disk(Client *client, GVariant *objects, GVariant *disk, const c
                 print_unknown(deeper, seen);
 }
 
+char *show_state(GVariant *domain)
+{
+        g_autofree char *reason = printable(value_text(domain, "StateReason"));
+        const char *state = value_text(domain, "State");
+
+        return *reason && strcmp(reason, state) != 0 ? g_strdup_printf("%s (%s)", state, reason)
+                                                     : g_strdup(state);
+}
+
 static void show_heading(GVariant *domain)
 {
-        g_autofree char *reason = printable(text_of(domain, "StateReason"));
-        const char *state = text_of(domain, "State"), *version = text_of(domain, "QemuVersion");
+        g_autofree char *state = show_state(domain);
+        const char *version = value_text(domain, "QemuVersion");
         guint32 pid = 0;
 
         g_variant_lookup(domain, "Pid", "u", &pid);
-        if (strcmp(reason, state) == 0)
-                *reason = '\0';
-        printf("%s%s%s  %s%s%s%s, %s", style(STYLE_BOLD), text_of(domain, "Name"), style(STYLE_PLAIN), state,
-               *reason ? " (" : "", reason, *reason ? ")" : "", text_of(domain, "Origin"));
+        printf("%s%s%s  %s, %s", style(STYLE_BOLD), value_text(domain, "Name"), style(STYLE_PLAIN), state,
+               value_text(domain, "Origin"));
         if (*version)
                 printf(", QEMU %s", version);
         if (pid)
@@ -221,7 +198,7 @@ static void show_heading(GVariant *domain)
 }
 
 /* The domain's disks, or `only`, in the order in which the bus has them. */
-static GPtrArray *find_disks(GVariant *objects, GVariant *domain, const char *only)
+static GPtrArray *read_disks(Client *client, GVariant *domain, const char *only)
 {
         GPtrArray *disks = g_ptr_array_new_with_free_func((GDestroyNotify) g_variant_unref);
         g_autofree const char **paths = NULL;
@@ -230,7 +207,7 @@ static GPtrArray *find_disks(GVariant *objects, GVariant *domain, const char *on
         for (const char **path = paths; path && *path; path++) {
                 GVariant *disk = only && strcmp(*path, only) != 0
                                          ? NULL
-                                         : objects_find(objects, *path, BLOCKJOBD_DISK);
+                                         : client_properties(client, *path, BLOCKJOBD_DISK, NULL);
 
                 if (disk)
                         g_ptr_array_add(disks, disk);
@@ -249,15 +226,23 @@ static GVariant *as_json(GVariant *domain, const GPtrArray *disks)
         return g_variant_ref_sink(g_variant_dict_end(&all));
 }
 
+/* "/org/blockjobd1/domain/web" of "…/disk/vda" */
+static char *domain_path_of(const char *disk)
+{
+        g_auto(GStrv) parts = g_strsplit(disk, "/disk/", 2);
+
+        return g_strdup(parts[0]);
+}
+
 Status run_show(Client *client, char **arguments, GError **error)
 {
-        const char *slash = strchr(arguments[0], '/');
-        g_autofree char *name = slash ? g_strndup(arguments[0], (gsize) (slash - arguments[0])) : NULL;
-        g_autofree char *path = client_domain_path(client, name ? name : arguments[0], error);
-        g_autofree char *only = path && slash ? client_disk_path(client, arguments[0], error) : NULL;
-        g_autoptr(GVariant) objects = path && (only || !slash) ? client_objects(client, error) : NULL;
-        g_autoptr(GVariant) domain = objects ? objects_find(objects, path, BLOCKJOBD_DOMAIN) : NULL;
-        g_autoptr(GPtrArray) disks = domain ? find_disks(objects, domain, only) : NULL;
+        gboolean one = strchr(arguments[0], '/') != NULL;
+        g_autofree char *only = one ? client_disk_path(client, arguments[0], error) : NULL;
+        g_autofree char *path = only  ? domain_path_of(only)
+                                : one ? NULL
+                                      : client_domain_path(client, arguments[0], error);
+        g_autoptr(GVariant) domain = path ? client_properties(client, path, BLOCKJOBD_DOMAIN, error) : NULL;
+        g_autoptr(GPtrArray) disks = domain ? read_disks(client, domain, only) : NULL;
         g_autoptr(GVariant) json = NULL;
 
         if (!domain || (only && disks->len == 0)) {
@@ -268,19 +253,17 @@ Status run_show(Client *client, char **arguments, GError **error)
         json = as_json(domain, disks);
         if (output_json(client, json))
                 return STATUS_DONE;
-        width = output_width();
+        width = output_width(STDOUT_FILENO);
         output_begin_paged(client);
         show_heading(domain);
         for (guint i = 0; i < disks->len; i++)
-                show_disk(client, objects, disks->pdata[i], "", i + 1 == disks->len);
+                show_disk(client, disks->pdata[i], "", i + 1 == disks->len);
         return STATUS_DONE;
 }
 
 Status run_inspect(Client *client, char **arguments, GError **error)
 {
-        g_autofree char *path = client->transport == TRANSPORT_LOCAL
-                                        ? g_canonicalize_filename(arguments[0], NULL)
-                                        : g_strdup(arguments[0]);
+        g_autofree char *path = client_file(client, arguments[0]);
         g_auto(GVariantDict) options = G_VARIANT_DICT_INIT(NULL);
         g_autoptr(GVariant) reply = NULL, layers = NULL;
         gsize count;
@@ -294,7 +277,7 @@ Status run_inspect(Client *client, char **arguments, GError **error)
         layers = g_variant_get_child_value(reply, 0);
         if (output_json(client, layers))
                 return STATUS_DONE;
-        width = output_width();
+        width = output_width(STDOUT_FILENO);
         output_begin_paged(client);
         count = g_variant_n_children(layers);
         for (gsize i = 0; i < count; i++) {

@@ -7,6 +7,9 @@
  * not known); `own`: the user for whom it is shown (NULL = none). */
 void show_layer(const char *indent, gboolean last, GVariant *layer, GVariant *seen, const char *own);
 
+/* "paused (prelaunch)" */
+char *show_state(GVariant *domain);
+
 /* The commands, for the table in look.c. */
 Status run_show(Client *client, char **arguments, GError **error);
 Status run_inspect(Client *client, char **arguments, GError **error);

@@ -237,12 +237,8 @@ static int on_reply(sd_bus_message *message, void *data, sd_bus_error *bus_error
 
         (void) bus_error;
         call->done = TRUE;
-        if (r < 0) {
-                const sd_bus_error none = SD_BUS_ERROR_NULL;
-
-                client_take_error(call->watch->client, failure ? failure : &none, r, &call->name,
-                                  &call->error);
-        }
+        if (r < 0)
+                client_take_error(call->watch->client, failure, r, &call->name, &call->error);
         return 0;
 }
 
@@ -280,11 +276,8 @@ GVariant *watch_call(Watch *watch, const char *path, const char *interface, cons
                 r = sd_bus_call_async(watch->client->bus, &slot, message, on_reply, &call, 0);
         if (r >= 0)
                 wait_reply(&call, member);
-        else {
-                const sd_bus_error none = SD_BUS_ERROR_NULL;
-
-                client_take_error(watch->client, &none, r, &call.name, &call.error);
-        }
+        else
+                client_take_error(watch->client, NULL, r, &call.name, &call.error);
         sd_bus_slot_unref(slot);
         if (name)
                 *name = g_strdup(call.name ? call.name : "");
@@ -325,13 +318,9 @@ static gboolean is_unknown(const char *name)
 static void set_interrupted(const Watch *watch, const char *job, GError **error)
 {
         g_autofree char *id = last_name_of(job);
-        g_autofree char *wait = NULL, *abort_job = NULL, *rest = NULL;
+        g_autofree char *wait = client_command(watch->client, "wait %s", id);
+        g_autofree char *abort_job = client_command(watch->client, "abort %s", id);
 
-        rest = g_strdup_printf("wait %s", id);
-        wait = client_command(watch->client, rest);
-        g_free(rest);
-        rest = g_strdup_printf("abort %s", id);
-        abort_job = client_command(watch->client, rest);
         g_set_error(error, CLIENT_ERROR, STATUS_INTERRUPTED,
                     "no longer waiting; job %s runs on\n  To wait again: %s\n  To end it:     %s", id, wait,
                     abort_job);

@@ -11,7 +11,7 @@ import pytest
 from contract.interfaces import PROJECT
 from kit import ctl as status
 from kit import images
-from kit.ctl import ctl
+from kit.ctl import ctl, name_of
 from kit.images import KIB, MIB
 from kit.objects import Job
 
@@ -47,10 +47,6 @@ def test_all_of_the_bus(service, command):
         due |= OTHER_NAMES.get(key, {f"--{key}"})
     assert len(due) >= 2
     assert options_of_the_command(command) - OF_ALL - OF_THE_COMMAND == due
-
-
-def name_of(machine):
-    return f"{machine.name}/vda"
 
 
 def test_options_arrive(lab):
@@ -188,4 +184,6 @@ def test_a_directory_that_is_not_utf8(lab):
     directory = f"{lab.directory}/\udcff"
     os.mkdir(directory)
     done = ctl("snapshot", name_of(machine), "monday.qcow2", status=status.ERROR, cwd=directory)
+    assert "InvalidArgument: " in done.err and "'monday.qcow2'" in done.err
+    done = ctl("inspect", "monday.qcow2", status=status.ERROR, cwd=directory)
     assert "InvalidArgument: " in done.err and "'monday.qcow2'" in done.err
