@@ -77,6 +77,13 @@ def workdir(request):
 
 
 @pytest.fixture
+def image_directory():
+    """In the one that the service was told of."""
+    with tempfile.TemporaryDirectory(dir=os.environ["BLOCKJOBD_IMAGES"]) as directory:
+        yield directory
+
+
+@pytest.fixture
 def unique_name():
     """Domain names that no other test has; the daemon outlives them all."""
     return lambda prefix="vm": f"{prefix}{os.getpid()}-{next(numbers)}"

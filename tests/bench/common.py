@@ -6,6 +6,7 @@ import os
 import shutil
 import statistics
 import tempfile
+import time
 
 from kit.bus import NAME, Client
 from kit.images import MIB, Chain
@@ -22,6 +23,12 @@ def new_overlay(machine, number):
     top = machine.snapshot("vda", f"{machine.directory}/{machine.name}-round{number}.qcow2")
     machine.write("vda", 3, 0, MIB)
     return top, base
+
+
+def milliseconds(call):
+    start = time.monotonic()
+    call()
+    return (time.monotonic() - start) * 1000
 
 
 def client_of(*signals):

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Each kind of job on 1 MiB, from the call to Completed, beside the same over raw QMP, in turns."""
 
+import contextlib
 import os
 import time
 
-from bench.common import bench_directory, client_of, new_machine, new_overlay
+from bench.common import bench_directory, client_of, milliseconds, new_machine, new_overlay
 from kit.images import MIB
 from kit.objects import Manager
 
@@ -75,12 +76,6 @@ class Raw:
         self.machine.qmp.wait_event("BLOCK_JOB_COMPLETED", device=job)
 
 
-def timed(call, *arguments):
-    start = time.monotonic()
-    call(*arguments)
-    return (time.monotonic() - start) * 1000
-
-
 def served(client, start):
     """In ms, until the signal has come."""
     begin = time.monotonic()
@@ -102,49 +97,50 @@ KINDS = {
 }
 
 
+@contextlib.contextmanager
+def two_sides():
+    """A machine for raw QMP, one that the service has, its disk, and a client that hears Completed."""
+    machines = []
+    with bench_directory(machines) as directory:
+        client = client_of("Completed")
+        machines += [new_machine(directory, side) for side in ("raw", "served")]
+        domain = Manager(client).attach("bench", machines[1].monitor_path)
+        yield Raw(machines[0]), machines[1], domain.disk("vda"), client
+        domain.detach()
+        client.close()
+
+
 def measure(rounds):
     """name -> (ms of the service, ms of raw QMP), a pair for each round."""
     results = {}
     for name, (by_hand, by_service) in KINDS.items():
-        machines, pairs = [], []
-        with bench_directory(machines) as directory:
-            client = client_of("Completed")
-            machines += [new_machine(directory, side) for side in ("raw", "served")]
-            raw = Raw(machines[0])
-            disk = Manager(client).attach("bench", machines[1].monitor_path).disk("vda")
+        pairs = []
+        with two_sides() as (raw, machine, disk, client):
             size = disk["Capacity"]
             for number in range(rounds + 1):
-                top, base = new_overlay(machines[0], number)
-                raw_time = timed(by_hand, raw, number, top, base, size)
-                new_overlay(machines[1], number)
-                path = os.path.join(directory, f"target{number}.qcow2")
+                top, base = new_overlay(raw.machine, number)
+                raw_time = milliseconds(lambda: by_hand(raw, number, top, base, size))
+                new_overlay(machine, number)
+                path = os.path.join(machine.directory, f"target{number}.qcow2")
                 service_time = served(client, lambda: by_service(disk, path))
                 if number:  # the first round warms up
                     pairs.append((service_time, raw_time))
-            Manager(client).domain("bench").detach()
-            client.close()
         results[name] = pairs
     return results
 
 
 def measure_snapshot(rounds):
-    machines, pairs = [], []
-    with bench_directory(machines) as directory:
-        client = client_of("Completed")
-        machines += [new_machine(directory, side) for side in ("raw", "served")]
-        raw = Raw(machines[0])
-        disk = Manager(client).attach("bench", machines[1].monitor_path).disk("vda")
-        below = machines[0].block("vda")["inserted"]["node-name"]
+    pairs = []
+    with two_sides() as (raw, machine, disk, _):
+        below = raw.machine.block("vda")["inserted"]["node-name"]
         for number in range(rounds + 1):
             def by_hand():
                 nonlocal below
                 overlay = raw.create(number, 32 * MIB)
                 raw.execute("blockdev-snapshot", node=below, overlay=overlay)
                 below = overlay
-            raw_time = timed(by_hand)
-            service_time = timed(disk.snapshot, f"{directory}/snapshot{number}.qcow2")
+            raw_time = milliseconds(by_hand)
+            service_time = milliseconds(lambda: disk.snapshot(f"{machine.directory}/snapshot{number}.qcow2"))
             if number:
                 pairs.append((service_time, raw_time))
-        Manager(client).domain("bench").detach()
-        client.close()
     return {"snapshot": pairs}

@@ -3,20 +3,13 @@
 
 import time
 
-from bench.common import bench_directory, client_of
-from kit.bus import Client
+from bench.common import bench_directory, client_of, milliseconds
 from kit.images import KIB, MIB, Chain
 from kit.objects import Manager
 from kit.qemu import Machine
 from kit.waiting import wait_until
 
 LAYERS, DISKS = 5, 2
-
-
-def milliseconds(call):
-    start = time.monotonic()
-    call()
-    return (time.monotonic() - start) * 1000
 
 
 def chains(directory, name):

@@ -7,21 +7,13 @@ import pytest
 
 from kit import ctl as status
 from kit import images
-from kit.ctl import Running, ctl
+from kit.ctl import Running, ctl, name_of, running_job
 from kit.every_job import slow_disk
 from kit.faults import layers, machine_with_faults, read_fault
 from kit.images import KIB, MIB
 from kit.objects import Job
 
 SLOW = 64 * KIB
-
-
-def name_of(machine):
-    return f"{machine.name}/vda"
-
-
-def running_job(lab, disk):
-    return Job(lab.client, lab.client.wait_property(disk.path, "Disk", "Job", lambda path: path != "/"))
 
 
 def test_completed(lab):

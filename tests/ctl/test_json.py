@@ -5,11 +5,7 @@ import itertools
 import json
 
 from kit import ctl as status
-from kit.ctl import Running, ctl
-
-
-def name_of(machine):
-    return f"{machine.name}/vda"
+from kit.ctl import Running, ctl, name_of
 
 
 def test_jobs(lab):

@@ -8,18 +8,10 @@ import pytest
 
 from kit import ctl as status
 from kit import images
-from kit.ctl import Running, ctl
+from kit.ctl import Running, ctl, name_of, running_job
 from kit.images import KIB, MIB
 from kit.objects import Job
 from kit.space import SmallDisk
-
-
-def name_of(machine):
-    return f"{machine.name}/vda"
-
-
-def running_job(lab, disk):
-    return Job(lab.client, lab.client.wait_property(disk.path, "Disk", "Job", lambda path: path != "/"))
 
 
 def test_a_job_that_is_over_at_once(lab):

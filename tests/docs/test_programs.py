@@ -136,24 +136,17 @@ def going_on_with(job, process):
     assert process.stdout.readline() == f"job {job.path}\n"
 
 
-def test_somebody_else_ends_the_job(lab, program):
-    _, chain, disk = lab.slow()
-    job = disk.commit(active=True, speed=images.KIB)
-    process = program(disk.path)
-    going_on_with(job, process)
-    job.abort()
-    lines, errors, status = ended(process)
-    assert (lines, status) == ([f"cancelled: vda is {chain.top.path}"], 1), errors
-
-
-def test_qemu_is_killed(lab, service, program):
+@pytest.mark.parametrize("end, result", [(lambda machine, job: job.abort(), "cancelled"),
+                                         (lambda machine, job: machine.kill(), "lost")],
+                         ids=["somebody else ends the job", "QEMU is killed"])
+def test_the_disk_stays(lab, program, end, result):
     machine, chain, disk = lab.slow()
     job = disk.commit(active=True, speed=images.KIB)
     process = program(disk.path)
     going_on_with(job, process)
-    machine.kill()
+    end(machine, job)
     lines, errors, status = ended(process)
-    assert (lines, status) == ([f"lost: vda is {chain.top.path}"], 1), errors
+    assert (lines, status) == ([f"{result}: vda is {chain.top.path}"], 1), errors
 
 
 def test_what_is_refused_is_said(lab, program):

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from typing import NamedTuple
 
+from kit.objects import Job
 from kit.waiting import DEADLINE, wait_until
 
 DONE, ERROR, USAGE, KEPT, CANCELLED, FAILED, LOST, PIVOTED, REFUSED, NO_SERVICE, INTERRUPTED = range(11)
@@ -26,6 +27,16 @@ def environment(**variables):
 def command(*words, user=None):
     before = ["setpriv", f"--reuid={user}", "--clear-groups", "--"] if user else []
     return [*before, "blockjobctl", *map(str, words)]
+
+
+def name_of(machine):
+    """Of its first disk, as one types it."""
+    return f"{machine.name}/vda"
+
+
+def running_job(lab, disk):
+    """The job of the disk, as soon as there is one."""
+    return Job(lab.client, lab.client.wait_property(disk.path, "Disk", "Job", lambda path: path != "/"))
 
 
 class Done(NamedTuple):

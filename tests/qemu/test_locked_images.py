@@ -2,11 +2,11 @@
 """Another program has an image of the chain open: its locks say so, and a commit that would change it is refused."""
 
 import subprocess
-import sys
 
 import pytest
 from kit import images
 from kit.bus import refused
+from kit.locks import locked
 
 
 @pytest.fixture
@@ -50,26 +50,14 @@ def test_layers_that_are_not_concerned(lab, reader):
     disk.commit(top="[1]", base="[2]").wait_completed("completed")
 
 
-LOCKER = """
-import fcntl, sys
-with open(sys.argv[1], "rb") as file:
-    fcntl.lockf(file, fcntl.LOCK_SH, 1)
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_force(lab):
     """What QEMU would not heed: the lock of a program that knows nothing of QEMU's."""
     chain = images.layers(lab.directory, 4)
     machine, _, disk = lab.standard(chain)
-    with subprocess.Popen([sys.executable, "-c", LOCKER, chain.layers[1].path], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "locked\n"
+    with locked(chain.layers[1].path) as process:
         with refused("ImageInUse", chain.layers[1].path, process.pid):
             disk.commit(top="[1]", base="[3]")
         disk.commit(top="[1]", base="[3]", force=True).wait_completed("completed")
-        process.stdin.close()
     machine.quit()
     images.assert_contents(chain.base, chain.contents[2])
 

@@ -2,7 +2,6 @@
 """Overlays that no domain uses, in an image directory: a commit would change what they stand on."""
 
 import os
-import tempfile
 
 import pytest
 from kit import images
@@ -10,13 +9,6 @@ from kit.bus import refused
 from kit.images import KIB
 
 SLOW = 64 * KIB
-
-
-@pytest.fixture
-def image_directory():
-    """In the one that the service was told of."""
-    with tempfile.TemporaryDirectory(dir=os.environ["BLOCKJOBD_IMAGES"]) as directory:
-        yield directory
 
 
 def overlay(directory, layer, name="other.qcow2", backing=None):

@@ -1,31 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Somebody begins to use an image while a job is at work on it: what that job would do at its end is not done."""
 
+import contextlib
 import os
-import subprocess
-import sys
-import tempfile
 
 import pytest
 from kit import images
 from kit.bus import refused
 from kit.images import KIB, MIB, SIZE
+from kit.locks import let_go, locked
 
 SLOW = 64 * KIB
-LOCKER = """
-import fcntl, sys
-with open(sys.argv[1], "rb") as file:
-    fcntl.lockf(file, fcntl.LOCK_SH, 1, 1 << 40)
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def image_directory():
-    """In the one that the service was told of."""
-    with tempfile.TemporaryDirectory(dir=os.environ["BLOCKJOBD_IMAGES"]) as directory:
-        yield directory
 
 
 def overlay(directory, path, image_format="qcow2"):
@@ -36,21 +21,9 @@ def overlay(directory, path, image_format="qcow2"):
 
 @pytest.fixture
 def locker():
-    """Starts programs that lock an image in a way that is none of QEMU's."""
-    processes = []
-
-    def start(path):
-        process = subprocess.Popen([sys.executable, "-c", LOCKER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   text=True)
-        processes.append(process)
-        assert process.stdout.readline() == "locked\n"
-        return process
-
-    yield start
-    for process in processes:
-        process.stdin.close()
-        process.wait(20)
-        process.stdout.close()
+    """Starts programs that lock an image."""
+    with contextlib.ExitStack() as processes:
+        yield lambda path: processes.enter_context(locked(path))
 
 
 def assert_failed(job, *words):
@@ -117,8 +90,7 @@ def test_locked_target_of_a_copy(lab, locker):
     with refused("ImageInUse", target, process.pid):
         job.pivot()
     assert disk["Source"] == chain.top.path
-    process.stdin.close()
-    process.wait(20)
+    let_go(process)
     job.pivot()
     job.wait_completed("completed")
 
@@ -133,8 +105,7 @@ def test_asked_again_for_each_pivot(lab, locker):
     for process in (first, locker(target)):
         with refused("ImageInUse", target):
             job.pivot()
-        process.stdin.close()
-        process.wait(20)
+        let_go(process)
     job.pivot()
     job.wait_completed("completed")
     machine.quit()

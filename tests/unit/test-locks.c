@@ -29,8 +29,8 @@ static void lock(int fd, off_t byte)
         g_assert_no_errno(fcntl(fd, F_OFD_SETLK, &flock));
 }
 
-/* A process that has a lock on the file, until it is told to end. */
-static pid_t lock_in_child(const char *path, off_t byte)
+/* A process that has a lock on the file and goes on with this, over and over, until it is ended. */
+static pid_t start_child(const char *path, void (*go_on)(const char *path), off_t byte)
 {
         int ready[2];
         char text;
@@ -40,15 +40,34 @@ static pid_t lock_in_child(const char *path, off_t byte)
         pid = fork();
         g_assert_cmpint(pid, >=, 0);
         if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL); /* it is not left behind where the test fails */
                 lock(open(path, O_RDWR), byte);
                 g_assert_cmpint((int) write(ready[1], "x", 1), ==, 1);
                 for (;;)
-                        pause();
+                        go_on(path);
         }
         g_assert_cmpint((int) read(ready[0], &text, 1), ==, 1);
         close(ready[0]);
         close(ready[1]);
         return pid;
+}
+
+static void wait_for_the_end(const char *path)
+{
+        (void) path;
+        pause();
+}
+
+/* A QEMU whose job gets ready. */
+static void take_and_drop_locks(const char *path)
+{
+        int passing = open(path, O_RDWR);
+
+        for (off_t byte = 101; byte < 109; byte++)
+                lock(passing, byte);
+        g_usleep(3000);
+        close(passing);
+        g_usleep(3000);
 }
 
 static void end(pid_t pid)
@@ -76,7 +95,7 @@ static void holders(void)
         g_assert_cmpstr(((LockHolder *) self->pdata[0])->program, ==, "test-locks");
         without_self = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
         g_assert_cmpuint(without_self->len, ==, 0);
-        pid = lock_in_child(path, 102);
+        pid = start_child(path, wait_for_the_end, 102);
         both = lock_holders(st.st_dev, st.st_ino, 0);
         g_assert_cmpuint(both->len, ==, 2);
         child_alone = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
@@ -91,39 +110,6 @@ static void holders(void)
         g_assert_no_errno(g_unlink(other_path));
 }
 
-/* A process that always has one lock, and takes and drops others all the time: a QEMU whose job gets ready.
- */
-static pid_t change_locks_in_child(const char *path)
-{
-        int ready[2];
-        char text;
-        pid_t pid;
-
-        g_assert_no_errno(pipe(ready));
-        pid = fork();
-        g_assert_cmpint(pid, >=, 0);
-        if (pid == 0) {
-                int kept = open(path, O_RDWR);
-
-                prctl(PR_SET_PDEATHSIG, SIGKILL); /* nor is it left behind where the test fails */
-                lock(kept, 100);
-                g_assert_cmpint((int) write(ready[1], "x", 1), ==, 1);
-                for (;;) {
-                        int passing = open(path, O_RDWR);
-
-                        for (off_t byte = 101; byte < 109; byte++)
-                                lock(passing, byte);
-                        g_usleep(3000);
-                        close(passing);
-                        g_usleep(3000);
-                }
-        }
-        g_assert_cmpint((int) read(ready[0], &text, 1), ==, 1);
-        close(ready[0]);
-        close(ready[1]);
-        return pid;
-}
-
 /* Locks that change while they are looked at are not somebody else's; and somebody else's are seen all the
  * same. */
 static void changing(void)
@@ -131,7 +117,7 @@ static void changing(void)
         g_autofree char *path = NULL;
         struct stat st;
         int fd = open_file(&path, &st), own;
-        pid_t pid = change_locks_in_child(path);
+        pid_t pid = start_child(path, take_and_drop_locks, 100);
 
         for (guint i = 0; i < 500; i++) {
                 g_autoptr(GPtrArray) found = lock_holders(st.st_dev, st.st_ino, (guint32) pid);
