@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the benchmarks share: machines whose disk gets a fresh overlay each round, and how figures are shown."""
+"""What the benchmarks share: machines whose disk gets a fresh overlay each round."""
 
 import contextlib
 import os
 import shutil
-import statistics
 import tempfile
 import time
 
@@ -50,10 +49,3 @@ def bench_directory(machines):
         for machine in machines:
             machine.clean()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def show(name, values, unit="ms"):
-    values = sorted(values)
-    at = lambda part: values[min(len(values) - 1, int(part * len(values)))]
-    print(f"{name:32} median {statistics.median(values):8.2f} {unit}   min {values[0]:8.2f}   p90 {at(0.9):8.2f}"
-          f"   p99 {at(0.99):8.2f}   max {values[-1]:8.2f}", flush=True)

@@ -3,7 +3,7 @@
 """For how long the guest is held at a pivot (GuestHold), of commits and of copies, with a guest that is idle and one
 that writes and flushes all the time, beside what a record's syncs cost on the same file system, in turns.
 
-usage: tests/with-service [--state DIR] -- tests/bench/hold.py [ROUNDS]
+usage: tests/with-service [--state DIR] -- tests/bench/hold.py [--quick] [--json FILE]
 """
 
 import os
@@ -12,7 +12,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
-from bench.common import bench_directory, client_of, new_machine, new_overlay, show
+from bench import rows
+from bench.common import bench_directory, client_of, new_machine, new_overlay
 from kit.images import MIB
 from kit.nbd import Writer
 from kit.objects import Manager
@@ -41,8 +42,8 @@ def pivot(client, job):
     return job["GuestHold"] / 1000
 
 
-def measure(rounds, writing):
-    machines, holds, syncs = [], {"commit": [], "copy": []}, []
+def holds_of(rounds, writing):
+    machines, holds, syncs = [], {"commit": []} if writing else {"commit": [], "copy": []}, []
     with bench_directory(machines) as directory:
         client = client_of("Completed")
         machine = new_machine(directory, "writing" if writing else "idle", share=True)
@@ -59,24 +60,22 @@ def measure(rounds, writing):
             if writer:
                 writer.stop()
                 machine.qmp.execute("nbd-server-stop")
-            target = f"{directory}/copy{number}.qcow2"
-            copied = pivot(client, disk.copy(target, auto="pivot"))
+            copied = pivot(client, disk.copy(f"{directory}/copy{number}.qcow2", auto="pivot"))
             if number:  # the first round warms up
                 holds["commit"].append(held)
-                holds["copy"].append(copied)
+                if not writing:  # the writer was for the commit's image
+                    holds["copy"].append(copied)
                 syncs.append(sync_time(os.environ["BLOCKJOBD_STATE"]))
     return holds, syncs
 
 
-def main():
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+def measure(quick):
     for writing in (False, True):
-        holds, syncs = measure(rounds, writing)
-        guest = "guest writes" if writing else "guest idle"
-        show(f"commit, {guest}", holds["commit"])
-        if not writing:
-            show(f"copy, {guest}", holds["copy"])
-        show("a record's syncs", syncs)
+        holds, syncs = holds_of(3 if quick else 100, writing)
+        for kind, held in holds.items():
+            yield rows.row(f"guest held at the pivot of a {kind}, {'writing' if writing else 'idle'}", held,
+                           floor=("a record's syncs", syncs), goal="median ≤ 3 ms, p99 ≤ 10 ms")
 
 
-main()
+if __name__ == "__main__":
+    rows.main(measure, __doc__)

@@ -1,10 +1,18 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Each kind of job on 1 MiB, from the call to Completed, beside the same over raw QMP, in turns."""
+"""Each kind of job on 1 MiB, from the call to Completed, beside the same over raw QMP, in turns.
+
+usage: tests/with-service -- tests/bench/jobs.py [--quick] [--json FILE]
+"""
 
 import contextlib
 import os
+import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+
+from bench import rows
 from bench.common import bench_directory, client_of, milliseconds, new_machine, new_overlay
 from kit.images import MIB
 from kit.objects import Manager
@@ -110,7 +118,7 @@ def two_sides():
         client.close()
 
 
-def measure(rounds):
+def jobs(rounds):
     """name -> (ms of the service, ms of raw QMP), a pair for each round."""
     results = {}
     for name, (by_hand, by_service) in KINDS.items():
@@ -129,7 +137,7 @@ def measure(rounds):
     return results
 
 
-def measure_snapshot(rounds):
+def snapshots(rounds):
     pairs = []
     with two_sides() as (raw, machine, disk, _):
         below = raw.machine.block("vda")["inserted"]["node-name"]
@@ -144,3 +152,15 @@ def measure_snapshot(rounds):
             if number:
                 pairs.append((service_time, raw_time))
     return {"snapshot": pairs}
+
+
+def measure(quick):
+    rounds = 3 if quick else 30
+    goals = {"commit of 1 MiB, pivot": "≤ 2 ×"}
+    for name, pairs in (jobs(rounds) | snapshots(rounds)).items():
+        served_times, raw_times = zip(*pairs)
+        yield rows.row(name, served_times, floor=("raw QMP, no syncs", raw_times), goal=goals.get(name, ""))
+
+
+if __name__ == "__main__":
+    rows.main(measure, __doc__)

@@ -1,8 +1,17 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What clients do most: properties read, signals heard; and how that grows with the number of domains."""
+"""What grows with the number of domains: attach, what clients read, memory, and what is done while nothing happens.
 
+usage: tests/with-service -- tests/bench/scale.py [--quick] [--json FILE]
+"""
+
+import os
+import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
+
+from bench import rows
 from bench.common import bench_directory, client_of, milliseconds
 from kit.images import KIB, MIB, Chain
 from kit.objects import Manager
@@ -39,7 +48,7 @@ def service_pid(client):
     return client.driver("GetConnectionUnixProcessID", "(s)", "org.blockjobd1")[0]
 
 
-def measure(counts, idle_seconds):
+def figures_at(counts, idle_seconds):
     """count -> figures, with that many domains of two disks with five layers each."""
     machines, results = [], {}
     with bench_directory(machines) as directory:
@@ -75,23 +84,21 @@ def measure(counts, idle_seconds):
     return results
 
 
-def measure_events(rounds):
-    """ms from QEMU's own time of BLOCK_JOB_READY to the arrival of Ready at a client."""
-    machines, delays = [], []
-    with bench_directory(machines) as directory:
-        client = client_of("Ready", "Completed")
-        machine = Machine(directory, "events")
-        for number, chain in enumerate(chains(directory, "events")):
-            machine.add_virtio(chain, f"vd{'ab'[number]}")
-        machines.append(machine.start())
-        disk = Manager(client).attach("events", machine.monitor_path).disk("vda")
-        to_wall = time.time() - time.monotonic()
-        for _ in range(rounds):
-            job = disk.commit(active=True, shallow=True)
-            heard = client.wait_signal(job.path, "Ready")
-            event = machine.qmp.wait_event("BLOCK_JOB_READY", device=job["QemuJobId"])["timestamp"]
-            delays.append((heard.time + to_wall - event["seconds"] - event["microseconds"] / 1e6) * 1000)
-            job.abort()
-            job.wait_completed("kept")
-        client.close()
-    return delays
+def measure(quick):
+    results = figures_at((1, 2) if quick else (1, 10, 100), 1 if quick else 10)
+    for count, figures in results.items():
+        at = f"{count} domain{'s' if count > 1 else ''}: "
+        yield rows.row(at + "attach, each", figures["attach"])
+        yield rows.row(at + "GetAll of a job", figures["GetAll of a job"], floor=("Ping", figures["Ping"]),
+                       goal="≤ 1.3 × a Ping")
+        yield rows.row(at + "GetManagedObjects", figures["GetManagedObjects"])
+        yield rows.row(at + "memory", figures["memory"], "KiB", goal="≤ 10 MiB" if count == 1 else "")
+        yield rows.row(at + "CPU while idle", figures["idle CPU ticks"], "ticks", goal="0")
+        yield rows.row(at + "wake-ups while idle", figures["idle wake-ups"], "", goal="0")
+    first, *_, last = results
+    further = (results[last]["memory"][0] - results[first]["memory"][0]) / (last - first)
+    yield rows.row("memory, each further domain", [further], "KiB", goal="≤ 40 KiB")
+
+
+if __name__ == "__main__":
+    rows.main(measure, __doc__)
