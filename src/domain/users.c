@@ -28,18 +28,23 @@ static void look_free(Look *look)
         g_free(look);
 }
 
-static void compare(const Look *look, const ImageUse *use)
+/* `path` NULL: that file alone is meant; inode 0: that path. */
+static void add_user(const Look *look, const char *path, guint64 device, guint64 inode, const char *user)
 {
-        const FileSeen *seen = &use->seen;
-
         for (guint i = 0; i < look->layers->len; i++) {
                 const ImageLayer *layer = look->layers->pdata[i];
 
-                if (strcmp(layer->source, use->path) == 0 ||
-                    (seen->there && layer->inode && seen->st.st_ino == layer->inode &&
-                     seen->st.st_dev == layer->device))
-                        g_ptr_array_add(look->users->pdata[i], g_strdup(use->user));
+                if (g_strcmp0(layer->source, path) == 0 ||
+                    (inode && layer->inode == inode && layer->device == device))
+                        g_ptr_array_add(look->users->pdata[i], g_strdup(user));
         }
+}
+
+static void compare(const Look *look, const ImageUse *use)
+{
+        const struct stat *st = &use->seen.st;
+
+        add_user(look, use->path, st->st_dev, st->st_ino, use->user);
 }
 
 static gboolean is_qemu_of_ours(const Look *look, guint32 pid)
@@ -50,21 +55,26 @@ static gboolean is_qemu_of_ours(const Look *look, guint32 pid)
         return FALSE;
 }
 
-static void add_lock_holders(const Look *look, guint index)
+static void add_lock_holders(const Look *look)
 {
-        const ImageLayer *layer = look->layers->pdata[index];
+        g_autofree LockedFile *files = g_new0(LockedFile, look->layers->len);
         g_autoptr(GPtrArray) holders = NULL;
+        guint n_files = 0;
 
-        if (!layer->inode || layer->is_block)
-                return;
-        holders = lock_holders(layer->device, layer->inode, 0);
+        for (guint i = 0; i < look->layers->len; i++) {
+                const ImageLayer *layer = look->layers->pdata[i];
+
+                if (layer->inode && !layer->is_block)
+                        files[n_files++] = (LockedFile){ layer->device, layer->inode };
+        }
+        holders = lock_holders(files, n_files, 0);
         for (guint i = 0; i < holders->len; i++) {
                 const LockHolder *holder = holders->pdata[i];
                 g_autofree char *name = lock_holder_name(holder);
+                g_autofree char *user = g_strdup_printf("%s, which has locked it", name);
 
                 if (!holder->pid || !is_qemu_of_ours(look, holder->pid))
-                        g_ptr_array_add(look->users->pdata[index],
-                                        g_strdup_printf("%s, which has locked it", name));
+                        add_user(look, NULL, holder->device, holder->inode, user);
         }
 }
 
@@ -79,8 +89,7 @@ static void find_users(GTask *task, gpointer source, gpointer data, GCancellable
         image_uses_look(look->uses);
         for (guint i = 0; i < look->uses->len; i++)
                 compare(look, look->uses->pdata[i]);
-        for (guint i = 0; i < look->layers->len; i++)
-                add_lock_holders(look, i);
+        add_lock_holders(look);
         g_task_return_boolean(task, TRUE);
 }
 

@@ -11,10 +11,16 @@ typedef struct {
         char *program; /* its name, for messages */
 } LockHolder;
 
-/* LockHolder of each process that has a lock on the file, but for that with the pid `but` (0 = none of
- * them); one entry for each. Where that one has no lock on it, it is not known who is somebody else: none.
- * What cannot be seen from here, of another PID namespace, has pid 0 and the program "". Blocks for as long
- * as it takes to read /proc: from a thread. */
-GPtrArray *lock_holders(guint64 device, guint64 inode, guint32 but);
+/* Whose locks are looked for: a regular file. */
+typedef struct {
+        guint64 device, inode;
+} LockedFile;
+
+/* LockHolder of each process and each of these files that it has a lock on, but for the process with the pid
+ * `but` (0 = none of them). Where that one has no lock on a file, it is not known who is somebody else:
+ * none for that file. What cannot be seen from here, of another PID namespace, has pid 0 and the program "".
+ * The kernel makes whoever reads /proc/locks wait for some ms if nobody has read it for as long: all files
+ * are looked for at once. Blocks: from a thread. */
+GPtrArray *lock_holders(const LockedFile *files, guint n_files, guint32 but);
 /* For messages: "process 42 (qemu-img)". */
 char *lock_holder_name(const LockHolder *holder);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "image/seen.h"
 
+#include "base/error.h"
 #include "base/patience.h"
 
 static void look(const char *path, gpointer data)
@@ -18,6 +19,19 @@ FileSeen *files_seen(const GPtrArray *paths)
         for (guint i = 0; i < paths->len; i++)
                 seen[i].answered = answered[i];
         return seen;
+}
+
+gboolean files_have_answered(const GPtrArray *paths, const FileSeen *seen, GError **error)
+{
+        for (guint i = 0; i < paths->len; i++) {
+                if (seen[i].answered)
+                        continue;
+                g_set_error(error, BJ_ERROR, BJ_ERROR_TIMEOUT,
+                            "'%s' cannot be looked at: what it lies on does not answer",
+                            (const char *) paths->pdata[i]);
+                return FALSE;
+        }
+        return TRUE;
 }
 
 void image_uses_look(const GPtrArray *uses)

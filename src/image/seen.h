@@ -16,6 +16,8 @@ typedef struct {
 /* One for each of `paths` (char *); what is no absolute path, a URI say, is not there. Blocks: from a
  * thread. */
 FileSeen *files_seen(const GPtrArray *paths);
+/* FALSE with Timeout, which names one of them, where it is not known of all. */
+gboolean files_have_answered(const GPtrArray *paths, const FileSeen *seen, GError **error);
 gboolean file_seen_is_same(const FileSeen *one, const struct stat *other);
 
 /* An image that a disk of some domain uses, and who that is, for messages. */

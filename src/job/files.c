@@ -228,25 +228,14 @@ static gboolean check_changed(Work *work, const GPtrArray *paths, GPtrArray *fil
         g_autofree FileSeen *seen = files_seen(paths);
 
         look_at_uses(work);
-        for (guint i = 0; i < paths->len; i++) {
-                const char *path = paths->pdata[i];
-
-                if (!seen[i].answered) {
-                        g_set_error(error, BJ_ERROR, BJ_ERROR_TIMEOUT,
-                                    "'%s' cannot be looked at: what it lies "
-                                    "on does not answer",
-                                    path);
-                        return FALSE;
-                }
-                if (!users_check(
-                            work->closed ? NULL : work->job, work->uses, path,
-                            seen[i].there ? &seen[i].st : NULL,
-                            "the job changes it or makes it invalid; option 'force' does it all the same",
-                            error))
-                        return FALSE;
-                if (seen[i].there && files)
-                        identify(files, path, &seen[i].st);
-        }
+        if (!files_have_answered(paths, seen, error) ||
+            !users_check(work->closed ? NULL : work->job, work->uses, paths, seen,
+                         "the job changes it or makes it invalid; option 'force' does it all the same",
+                         error))
+                return FALSE;
+        for (guint i = 0; files && i < paths->len; i++)
+                if (seen[i].there)
+                        identify(files, paths->pdata[i], &seen[i].st);
         return TRUE;
 }
 
@@ -409,6 +398,14 @@ void files_note_image(Job *job, const char *path, guint64 device, guint64 inode)
 
 /* ---- the image that a job writes into ---- */
 
+static gboolean check_target(const Work *work, const FileSeen *seen, const char *consequence, GError **error)
+{
+        g_autoptr(GPtrArray) path = g_ptr_array_new();
+
+        g_ptr_array_add(path, work->path);
+        return users_check(work->job, work->uses, path, seen, consequence, error);
+}
+
 static gboolean examine_existing(Work *work, const struct stat *st, GError **error)
 {
         work->exists = TRUE;
@@ -432,8 +429,8 @@ static gboolean examine_existing(Work *work, const struct stat *st, GError **err
                             work->path);
                 return FALSE;
         }
-        return users_check(work->job, work->uses, work->path, st,
-                           "it would be overwritten; option 'force' does it all the same", error);
+        return check_target(work, &(FileSeen){ TRUE, TRUE, *st },
+                            "it would be overwritten; option 'force' does it all the same", error);
 }
 
 static gboolean examine_missing(Work *work, GError **error)
@@ -454,7 +451,7 @@ static gboolean examine_missing(Work *work, GError **error)
                 return FALSE;
         }
         /* Somebody may be about to create it. */
-        return users_check(work->job, work->uses, work->path, NULL, "it would be overwritten", error);
+        return check_target(work, &(FileSeen){ .answered = TRUE }, "it would be overwritten", error);
 }
 
 static gboolean run_examine_target(Work *work, GError **error)

@@ -24,21 +24,51 @@ static guint32 pid_of_qemu(const Job *job)
         return process && sscanf(process, "/%u-", &pid) == 1 ? pid : 0;
 }
 
-static gboolean check_locks(guint32 qemu, const char *path, const struct stat *st, const char *consequence,
-                            GError **error)
+static gboolean is_regular(const FileSeen *seen)
 {
+        return seen->there && S_ISREG(seen->st.st_mode);
+}
+
+/* Locks of a QEMU that cannot be seen cannot be told from somebody else's. */
+static gboolean check_locks(const Job *job, const GPtrArray *paths, const FileSeen *seen,
+                            const char *consequence, GError **error)
+{
+        guint32 qemu = job ? pid_of_qemu(job) : 0;
+        g_autofree LockedFile *files = g_new0(LockedFile, paths->len);
         g_autoptr(GPtrArray) holders = NULL;
+        g_autofree char *who = NULL;
+        const LockHolder *holder;
+        guint n_files = 0, index = 0;
 
-        if (!st || !S_ISREG(st->st_mode))
+        for (guint i = 0; i < paths->len; i++)
+                if (is_regular(&seen[i]))
+                        files[n_files++] = (LockedFile){ seen[i].st.st_dev, seen[i].st.st_ino };
+        if (n_files == 0 || (job && qemu == 0))
                 return TRUE;
-        holders = lock_holders(st->st_dev, st->st_ino, qemu);
-        for (guint i = 0; i < holders->len; i++) {
-                const LockHolder *holder = holders->pdata[i];
+        holders = lock_holders(files, n_files, qemu);
+        if (holders->len == 0)
+                return TRUE;
+        holder = holders->pdata[0];
+        while (!is_regular(&seen[index]) || seen[index].st.st_dev != holder->device ||
+               seen[index].st.st_ino != holder->inode)
+                index++;
+        who = lock_holder_name(holder);
+        g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is locked by %s: %s",
+                    (const char *) paths->pdata[index], who, consequence);
+        return FALSE;
+}
 
-                g_autofree char *who = lock_holder_name(holder);
+static gboolean check_disks(const GPtrArray *uses, const char *path, const FileSeen *seen,
+                            const char *consequence, GError **error)
+{
+        for (guint i = 0; i < uses->len; i++) {
+                const ImageUse *use = uses->pdata[i];
 
-                g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is locked by %s: %s", path, who,
-                            consequence);
+                if (strcmp(use->path, path) != 0 &&
+                    !(seen->there && file_seen_is_same(&use->seen, &seen->st)))
+                        continue;
+                g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is used by %s: %s", path,
+                            use->user, consequence);
                 return FALSE;
         }
         return TRUE;
@@ -58,20 +88,13 @@ char *users_unknown(const GPtrArray *uses)
         return NULL;
 }
 
-gboolean users_check(const Job *job, const GPtrArray *uses, const char *path, const struct stat *st,
+gboolean users_check(const Job *job, const GPtrArray *uses, const GPtrArray *paths, const FileSeen *seen,
                      const char *consequence, GError **error)
 {
-        guint32 qemu = job ? pid_of_qemu(job) : 0;
-
-        for (guint i = 0; uses && i < uses->len; i++) {
-                const ImageUse *use = uses->pdata[i];
-
-                if (strcmp(use->path, path) != 0 && !(st && file_seen_is_same(&use->seen, st)))
-                        continue;
-                g_set_error(error, BJ_ERROR, BJ_ERROR_IMAGE_IN_USE, "'%s' is used by %s: %s", path,
-                            use->user, consequence);
-                return FALSE;
-        }
-        /* Locks of a QEMU that cannot be seen cannot be told from somebody else's. */
-        return !uses || (job && qemu == 0) || check_locks(qemu, path, st, consequence, error);
+        if (!uses)
+                return TRUE;
+        for (guint i = 0; i < paths->len; i++)
+                if (!check_disks(uses, paths->pdata[i], &seen[i], consequence, error))
+                        return FALSE;
+        return check_locks(job, paths, seen, consequence, error);
 }

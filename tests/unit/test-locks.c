@@ -76,12 +76,24 @@ static void end(pid_t pid)
         g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
 }
 
+static LockedFile file_of(const struct stat *st)
+{
+        return (LockedFile){ st->st_dev, st->st_ino };
+}
+
+static GPtrArray *holders_of(const struct stat *st, guint32 but)
+{
+        LockedFile file = file_of(st);
+
+        return lock_holders(&file, 1, but);
+}
+
 static void holders(void)
 {
         g_autofree char *path = NULL, *other_path = NULL;
         struct stat st, other;
         int fd = open_file(&path, &st), other_fd = open_file(&other_path, &other);
-        g_autoptr(GPtrArray) nobody = lock_holders(st.st_dev, st.st_ino, 0);
+        g_autoptr(GPtrArray) nobody = holders_of(&st, 0);
         g_autoptr(GPtrArray) self = NULL, without_self = NULL, both = NULL, child_alone = NULL, left = NULL;
         pid_t pid;
 
@@ -89,25 +101,59 @@ static void holders(void)
         lock(fd, 100);
         lock(fd, 201);
         lock(other_fd, 100);
-        self = lock_holders(st.st_dev, st.st_ino, 0);
+        self = holders_of(&st, 0);
         g_assert_cmpuint(self->len, ==, 1);
         g_assert_cmpuint(((LockHolder *) self->pdata[0])->pid, ==, getpid());
         g_assert_cmpstr(((LockHolder *) self->pdata[0])->program, ==, "test-locks");
-        without_self = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
+        without_self = holders_of(&st, (guint32) getpid());
         g_assert_cmpuint(without_self->len, ==, 0);
         pid = start_child(path, wait_for_the_end, 102);
-        both = lock_holders(st.st_dev, st.st_ino, 0);
+        both = holders_of(&st, 0);
         g_assert_cmpuint(both->len, ==, 2);
-        child_alone = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
+        child_alone = holders_of(&st, (guint32) getpid());
         g_assert_cmpuint(child_alone->len, ==, 1);
         g_assert_cmpuint(((LockHolder *) child_alone->pdata[0])->pid, ==, pid);
         end(pid);
-        left = lock_holders(st.st_dev, st.st_ino, (guint32) getpid());
+        left = holders_of(&st, (guint32) getpid());
         g_assert_cmpuint(left->len, ==, 0);
         close(fd);
         close(other_fd);
         g_assert_no_errno(g_unlink(path));
         g_assert_no_errno(g_unlink(other_path));
+}
+
+/* Each file has its own holders, and nobody is looked for on one that the process to leave out has none on.
+ */
+static void several(void)
+{
+        char *paths[3];
+        struct stat st[3];
+        int fds[3];
+        pid_t pids[2];
+        g_autoptr(GPtrArray) found = NULL, all = NULL;
+
+        for (guint i = 0; i < 3; i++)
+                close(open_file(&paths[i], &st[i]));
+        pids[0] = start_child(paths[1], wait_for_the_end, 101);
+        pids[1] = start_child(paths[2], wait_for_the_end, 101);
+        for (guint i = 0; i < 3; i++)
+                fds[i] = open(paths[i], O_RDWR); /* the children do not inherit these */
+        lock(fds[0], 100);
+        lock(fds[1], 100);
+        LockedFile files[] = { file_of(&st[0]), file_of(&st[1]), file_of(&st[2]) };
+        found = lock_holders(files, 3, (guint32) getpid());
+        g_assert_cmpuint(found->len, ==, 1);
+        g_assert_cmpuint(((LockHolder *) found->pdata[0])->pid, ==, pids[0]);
+        g_assert_cmpuint(((LockHolder *) found->pdata[0])->inode, ==, st[1].st_ino);
+        all = lock_holders(files, 3, 0);
+        g_assert_cmpuint(all->len, ==, 4);
+        for (guint i = 0; i < 3; i++) {
+                if (i < 2)
+                        end(pids[i]);
+                close(fds[i]);
+                g_assert_no_errno(g_unlink(paths[i]));
+                g_free(paths[i]);
+        }
 }
 
 /* Locks that change while they are looked at are not somebody else's; and somebody else's are seen all the
@@ -120,14 +166,14 @@ static void changing(void)
         pid_t pid = start_child(path, take_and_drop_locks, 100);
 
         for (guint i = 0; i < 500; i++) {
-                g_autoptr(GPtrArray) found = lock_holders(st.st_dev, st.st_ino, (guint32) pid);
+                g_autoptr(GPtrArray) found = holders_of(&st, (guint32) pid);
 
                 g_assert_cmpuint(found->len, ==, 0);
         }
         own = open(path, O_RDWR); /* the child has inherited the other one */
         lock(own, 110);
         for (guint i = 0; i < 20; i++) {
-                g_autoptr(GPtrArray) found = lock_holders(st.st_dev, st.st_ino, (guint32) pid);
+                g_autoptr(GPtrArray) found = holders_of(&st, (guint32) pid);
 
                 g_assert_cmpuint(found->len, ==, 1);
                 g_assert_cmpuint(((LockHolder *) found->pdata[0])->pid, ==, getpid());
@@ -142,6 +188,7 @@ int main(int argc, char **argv)
 {
         g_test_init(&argc, &argv, NULL);
         g_test_add_func("/locks/holders", holders);
+        g_test_add_func("/locks/several", several);
         g_test_add_func("/locks/changing", changing);
         return g_test_run();
 }
