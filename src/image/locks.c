@@ -13,6 +13,7 @@
  * of which nobody can be seen to have it. */
 #define TRIES 16
 #define CONFIRMED 3
+#define LOCKS "/proc/locks"
 #define CHUNK 4096 /* bytes: what the kernel gives at once */
 
 typedef struct {
@@ -169,7 +170,7 @@ static gboolean count(GArray *sought, const char *ours)
         }
         if (!is_any(sought, is_looked_at))
                 return TRUE;
-        read_text(AT_FDCWD, "/proc/locks", text);
+        read_text(AT_FDCWD, LOCKS, text);
         for (guint i = 0; i < sought->len; i++)
                 at(sought, i)->all = count_in(text, at(sought, i)->name);
         behind = ours ? count_of_process(ours, sought) : NULL;
@@ -252,6 +253,21 @@ GPtrArray *lock_holders(const LockedFile *files, guint n_files, guint32 but)
                         return holders;
         }
         return holders;
+}
+
+static gpointer read_list(gpointer data)
+{
+        g_autoptr(GString) text = g_string_new(NULL);
+
+        read_text(AT_FDCWD, LOCKS, text);
+        return data;
+}
+
+void lock_holders_soon(void)
+{
+        GThread *thread = g_thread_try_new("locks", read_list, NULL, NULL);
+
+        g_clear_pointer(&thread, g_thread_unref);
 }
 
 char *lock_holder_name(const LockHolder *holder)

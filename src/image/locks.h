@@ -22,5 +22,8 @@ typedef struct {
  * The kernel makes whoever reads /proc/locks wait for some ms if nobody has read it for as long: all files
  * are looked for at once. Blocks: from a thread. */
 GPtrArray *lock_holders(const LockedFile *files, guint n_files, guint32 but);
+/* Says that somebody will ask in some ms, so that the kernel begins to make its reader wait. Does not block.
+ */
+void lock_holders_soon(void);
 /* For messages: "process 42 (qemu-img)". */
 char *lock_holder_name(const LockHolder *holder);

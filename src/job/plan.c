@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "image/locks.h"
 #include "job/files.h"
 #include "job/nodes.h"
 
@@ -152,6 +153,8 @@ void plan_find(Job *job, PlanFound found)
         plan = g_new0(Plan, 1);
         *plan = (Plan){ .job = job_ref(job), .top = -1, .base = -1, .found = found };
         job->plan = plan;
+        if (!options_flag(job->options, "force"))
+                lock_holders_soon();
         flush_active_layer(job);
         job->host->look(job->host, job, on_looked);
 }
