@@ -194,6 +194,17 @@ gboolean job_is_ready(const Job *job)
         return job->driver->two_phase && job->ready_time != 0;
 }
 
+JobDecision job_automatic(const Job *job)
+{
+        const char *given = options_text(job->options, "auto");
+
+        if (!given && job->host->is_shut_off)
+                given = job->driver->automatic;
+        if (!given)
+                return DECISION_NONE;
+        return strcmp(given, "pivot") == 0 ? DECISION_PIVOT : DECISION_KEEP;
+}
+
 const char *job_disk_image(const Job *job)
 {
         /* Only a pivot moves the disk. */

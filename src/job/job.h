@@ -304,6 +304,9 @@ void job_set_host(Job *job, JobHost *host);
 const char *job_state_name(JobState state);
 const char *job_result_name(JobResult result);
 gboolean job_is_ready(const Job *job);
+/* What is decided of a job with a ready phase without anybody's word: by option `auto`, or where that is not
+ * given and the domain is shut off, by its driver. */
+JobDecision job_automatic(const Job *job);
 double job_progress(const Job *job);
 /* The image that is the disk, as far as the job knows by now. */
 const char *job_disk_image(const Job *job);

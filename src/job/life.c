@@ -237,8 +237,11 @@ static void on_decision_recorded(const GError *error, gpointer data)
 
 void record_decision_run(Job *job)
 {
+        /* What its options say is on stable storage since the start. */
+        gboolean is_news = !job->driver->two_phase || job->record.decision != job_automatic(job);
+
         job->decision_time = g_get_real_time();
-        job_write(job, JOURNAL_SYNCED, on_decision_recorded);
+        job_write(job, is_news ? JOURNAL_SYNCED : JOURNAL_LATE, on_decision_recorded);
 }
 
 static void on_asked(JsonNode *result, const GError *error, gpointer data)

@@ -6,13 +6,6 @@
 #include "base/error.h"
 #include "base/json.h"
 
-static const char *automatic_of(const Job *job)
-{
-        const char *given = options_text(job->options, "auto");
-
-        return given || !job->host->is_shut_off ? given : job->driver->automatic;
-}
-
 StepState say_ready_state(const Job *job)
 {
         if (job->ready_time || !job_is_connected(job) || job->record.decision == DECISION_CANCEL ||
@@ -30,7 +23,7 @@ void say_ready_run(Job *job)
         job_changed(job, JOB_CHANGED_READY | (job_progress(job) != before ? JOB_CHANGED_PROGRESS : 0));
         job->host->observer->ready(job, job->host->observer_data);
         /* For ReadyTime after a restart; where a decision follows at once, its record has it. */
-        if (!automatic_of(job))
+        if (job_automatic(job) == DECISION_NONE)
                 journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_LATE,
                               NULL, NULL);
         job_step_end(job);
@@ -40,12 +33,13 @@ StepState decide_state(const Job *job)
 {
         if (job->record.decision != DECISION_NONE || job_is_past_ready(job))
                 return STEP_DONE;
-        return job_is_ready(job) && automatic_of(job) && !job->refusal ? STEP_DUE : STEP_WAIT;
+        return job_is_ready(job) && job_automatic(job) != DECISION_NONE && !job->refusal ? STEP_DUE
+                                                                                         : STEP_WAIT;
 }
 
 void decide_run(Job *job)
 {
-        job->record.decision = strcmp(automatic_of(job), "pivot") == 0 ? DECISION_PIVOT : DECISION_KEEP;
+        job->record.decision = job_automatic(job);
         job_step_end(job);
 }
 
