@@ -11,8 +11,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <glib-unix.h>
-
 #include "base/boot.h"
 #include "base/error.h"
 #include "base/json.h"
@@ -120,16 +118,14 @@ static void become_gone(Domain *domain, const char *reason)
         tell_closers(domain);
 }
 
-static gboolean on_process_over(int fd, GIOCondition condition, gpointer data)
+static void on_process_over(gpointer data)
 {
         Domain *domain = data;
 
-        (void) fd;
-        (void) condition;
-        domain->pid_watch = 0;
+        g_clear_pointer(&domain->pid_watch, fd_watch_free);
         /* With a connection still there, what QEMU said last is read first, up to its end. */
         if (domain->connection || domain->gone)
-                return G_SOURCE_REMOVE;
+                return;
         if (domain->attached) { /* it was to be tried again */
                 g_autoptr(GError) error = g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED, "QEMU went away");
 
@@ -137,7 +133,6 @@ static gboolean on_process_over(int fd, GIOCondition condition, gpointer data)
                 domain_end_attach(domain, error);
         } else
                 become_gone(domain, "QEMU went away");
-        return G_SOURCE_REMOVE;
 }
 
 static void watch_process(Domain *domain)
@@ -146,12 +141,12 @@ static void watch_process(Domain *domain)
                 return;
         domain->pidfd = (int) syscall(SYS_pidfd_open, domain->pid, 0);
         if (domain->pidfd >= 0)
-                domain->pid_watch = g_unix_fd_add(domain->pidfd, G_IO_IN, on_process_over, domain);
+                domain->pid_watch = fd_watch_new(domain->pidfd, on_process_over, domain);
 }
 
 void domain_renew(Domain *domain)
 {
-        g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        g_clear_pointer(&domain->pid_watch, fd_watch_free);
         if (domain->pidfd >= 0)
                 close(domain->pidfd);
         domain->pidfd = -1;
@@ -248,7 +243,7 @@ void domain_remove(Domain *domain)
 {
         domain->removed = TRUE;
         domain_drop_connection(domain);
-        g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        g_clear_pointer(&domain->pid_watch, fd_watch_free);
         g_clear_handle_id(&domain->save_retry, g_source_remove);
         g_clear_handle_id(&domain->kill_timer, g_source_remove);
         for (guint i = 0; i < domain->jobs->len; i++)

@@ -54,7 +54,7 @@ void domain_unref(Domain *domain)
         if (!domain || !g_ref_count_dec(&domain->references))
                 return;
         g_assert(!domain->connection); /* domain_remove() came first */
-        g_clear_handle_id(&domain->pid_watch, g_source_remove);
+        g_clear_pointer(&domain->pid_watch, fd_watch_free);
         g_clear_handle_id(&domain->save_retry, g_source_remove);
         g_clear_handle_id(&domain->kill_timer, g_source_remove);
         if (domain->pidfd >= 0)

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include "base/fd-watch.h"
 #include "domain/definition.h"
 #include "graph/chain.h"
 #include "job/job.h"
@@ -111,7 +112,8 @@ struct Domain {
         /* connection */
         QmpConnection *connection; /* also before it is ready */
         int pidfd;
-        guint pid_watch, retry, retry_delay, poll, kill_timer;
+        FdWatch *pid_watch;
+        guint retry, retry_delay, poll, kill_timer;
         gint64 connected_at; /* monotonic µs */
         gboolean poll_under_way;
         enum { STATUS_NOT_ASKED, STATUS_ASKED, STATUS_ASKED_IN_VAIN } status; /* query-status, for events */

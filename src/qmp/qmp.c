@@ -12,6 +12,7 @@
 #include <gio/gunixsocketaddress.h>
 
 #include "base/error.h"
+#include "base/fd-watch.h"
 #include "base/json.h"
 #include "qmp/output.h"
 
@@ -34,7 +35,8 @@ struct QmpConnection {
         gpointer data;
         char *name; /* for messages: the path, or "the passed socket" */
         GSocket *socket;
-        GSource *readable, *timer;
+        FdWatch *readable;
+        GSource *timer; /* NULL: nothing has a deadline */
         Stage stage;
         guint holds; /* handlers and replies on the stack: freeing waits for them */
         gboolean freed;
@@ -54,11 +56,11 @@ static void pending_free(Pending *pending)
         g_free(pending);
 }
 
-static void clear_source(GSource **source)
+static void clear_timer(QmpConnection *connection)
 {
-        if (*source)
-                g_source_destroy(*source);
-        g_clear_pointer(source, g_source_unref);
+        if (connection->timer)
+                g_source_destroy(connection->timer);
+        g_clear_pointer(&connection->timer, g_source_unref);
 }
 
 static void hold(QmpConnection *connection)
@@ -79,8 +81,8 @@ static void release(QmpConnection *connection)
 static void shut(QmpConnection *connection)
 {
         connection->stage = STAGE_CLOSED;
-        clear_source(&connection->readable);
-        clear_source(&connection->timer);
+        g_clear_pointer(&connection->readable, fd_watch_free);
+        clear_timer(connection);
         g_clear_pointer(&connection->output, output_free);
         g_clear_object(&connection->socket);
 }
@@ -118,7 +120,7 @@ static gboolean timer_fired(gpointer data)
         return G_SOURCE_CONTINUE;
 }
 
-/* The timer stands at the earliest deadline; -1 stops it. */
+/* The timer stands at the earliest deadline. */
 static void set_timer(QmpConnection *connection, gint64 when)
 {
         if (!connection->timer) {
@@ -138,7 +140,7 @@ static void set_timer_for_pending(QmpConnection *connection)
                         return;
                 }
         }
-        set_timer(connection, -1);
+        clear_timer(connection);
 }
 
 static void on_deadline(QmpConnection *connection)
@@ -380,7 +382,7 @@ static void parse_long_line(QmpConnection *connection, const char *text, gsize l
         hold(connection);
         *line = (LongLine){ connection, json_parser_new_immutable(), g_strndup(text, length), length };
         g_task_set_task_data(task, line, long_line_free);
-        clear_source(&connection->readable);
+        g_clear_pointer(&connection->readable, fd_watch_free);
         g_task_run_in_thread(task, parse_thread);
 }
 
@@ -421,19 +423,18 @@ static void handle_input(QmpConnection *connection)
                 lose_garbage(connection, connection->input->str, connection->input->len);
 }
 
-static gboolean on_readable(GSocket *socket, GIOCondition condition, gpointer data)
+static void on_readable(gpointer data)
 {
         QmpConnection *connection = data;
         g_autoptr(GError) error = NULL;
         gsize old = connection->input->len;
         gssize n;
 
-        (void) condition;
         g_string_set_size(connection->input, old + READ_SIZE);
-        n = g_socket_receive(socket, connection->input->str + old, READ_SIZE, NULL, &error);
+        n = g_socket_receive(connection->socket, connection->input->str + old, READ_SIZE, NULL, &error);
         g_string_set_size(connection->input, old + (gsize) MAX(n, 0));
         if (n < 0 && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
-                return G_SOURCE_CONTINUE;
+                return;
 
         hold(connection);
         if (n > 0)
@@ -446,14 +447,11 @@ static gboolean on_readable(GSocket *socket, GIOCondition condition, gpointer da
                      g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED,
                                  "%s closed the connection before QMP was agreed on", connection->name));
         release(connection);
-        return G_SOURCE_CONTINUE;
 }
 
 static void start_reading(QmpConnection *connection)
 {
-        connection->readable = g_socket_create_source(connection->socket, G_IO_IN, NULL);
-        g_source_set_callback(connection->readable, G_SOURCE_FUNC(on_readable), connection, NULL);
-        g_source_attach(connection->readable, NULL);
+        connection->readable = fd_watch_new(g_socket_get_fd(connection->socket), on_readable, connection);
 }
 
 QmpConnection *qmp_connection_new(const QmpHandlers *handlers, gpointer data)
