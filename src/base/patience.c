@@ -12,6 +12,7 @@ typedef struct {
         guint8 *seen;
         gboolean *answered;
         guint next;      /* the one that is being asked */
+        gint64 asked_at; /* since when, monotonic µs */
         guint worker;    /* the thread that may say what it has seen; the others were left behind */
         gboolean asking; /* that thread has got as far as to ask */
         guint references;
@@ -23,9 +24,9 @@ typedef struct {
 } Worker;
 
 static GMutex lock; /* of all that follows, and of every Round */
-static GCond progress;
-static GHashTable
-        *waiting; /* directories in which a thread waits, as often as threads do: char * to count */
+static GCond over;  /* a round is: for each path it would wake who waits thousands of times */
+/* Directories in which a thread waits, as often as threads do: char * to count; NULL = none. */
+static GHashTable *waiting;
 
 static void round_unref(Round *round)
 {
@@ -49,23 +50,26 @@ static void count_waiting(const char *path, gint difference)
                 g_hash_table_replace(waiting, g_steal_pointer(&directory), GINT_TO_POINTER(count));
         else
                 g_hash_table_remove(waiting, directory);
+        if (g_hash_table_size(waiting) == 0)
+                g_clear_pointer(&waiting, g_hash_table_unref);
 }
 
 static gboolean is_waited_for(const char *path)
 {
-        g_autofree char *directory = g_path_get_dirname(path);
+        g_autofree char *directory = waiting ? g_path_get_dirname(path) : NULL;
 
-        return waiting && g_hash_table_contains(waiting, directory);
+        return directory && g_hash_table_contains(waiting, directory);
 }
 
-/* With the lock held, but for the look itself. */
-static void ask(Round *round, guint worker)
+/* With the lock held, but for the look itself. `seen`: room for what there is to be seen. */
+static void ask(Round *round, guint worker, gpointer seen)
 {
         guint index = round->next;
         const char *path = round->paths->pdata[index];
-        g_autofree guint8 *seen = g_malloc0(round->size);
 
+        memset(seen, 0, round->size);
         round->asking = TRUE;
+        round->asked_at = g_get_monotonic_time();
         g_mutex_unlock(&lock);
         round->look(path, seen);
         g_mutex_lock(&lock);
@@ -82,15 +86,16 @@ static gpointer run(gpointer data)
 {
         g_autofree Worker *worker = data;
         Round *round = worker->round;
+        g_autofree gpointer seen = g_malloc(round->size);
 
         g_mutex_lock(&lock);
         while (worker->number == round->worker && round->next < round->paths->len) {
                 if (is_waited_for(round->paths->pdata[round->next]))
                         round->next++;
                 else
-                        ask(round, worker->number);
-                g_cond_broadcast(&progress);
+                        ask(round, worker->number, seen);
         }
+        g_cond_broadcast(&over);
         round_unref(round);
         g_mutex_unlock(&lock);
         return NULL;
@@ -102,17 +107,20 @@ static void start(Round *round)
 
         *worker = (Worker){ round, round->worker };
         round->references++;
+        round->asked_at = g_get_monotonic_time();
         g_thread_unref(g_thread_new("look", run, worker));
 }
 
-/* Until the next one is being asked; FALSE: it was not in time. */
-static gboolean wait_for(const Round *round, guint index, guint milliseconds)
+/* Until all were asked; FALSE: one does not answer in time. */
+static gboolean wait_for(const Round *round, guint milliseconds)
 {
-        gint64 end = g_get_monotonic_time() + milliseconds * G_TIME_SPAN_MILLISECOND;
+        while (round->next < round->paths->len) {
+                gint64 end = round->asked_at + milliseconds * G_TIME_SPAN_MILLISECOND;
 
-        while (round->next == index)
-                if (!g_cond_wait_until(&progress, &lock, end))
-                        return round->next != index;
+                if (g_get_monotonic_time() >= end)
+                        return FALSE;
+                g_cond_wait_until(&over, &lock, end);
+        }
         return TRUE;
 }
 
@@ -149,9 +157,7 @@ gpointer patience_look(const GPtrArray *paths, PatienceLook look, gsize size, gb
         g_ptr_array_set_free_func(round->paths, g_free);
         g_mutex_lock(&lock);
         start(round);
-        while (round->next < paths->len) {
-                if (wait_for(round, round->next, milliseconds))
-                        continue;
+        while (!wait_for(round, milliseconds)) {
                 leave_behind(round);
                 milliseconds = PATIENCE_MILLISECONDS / 10;
                 start(round);
