@@ -14,10 +14,12 @@
 #include "base/error.h"
 #include "base/fd-watch.h"
 #include "base/json.h"
+#include "base/trim.h"
 #include "qmp/output.h"
 
 #define READ_SIZE (8 * 1024)  /* in one turn of the main loop: what one QEMU says delays no other */
 #define LONG_LINE (32 * 1024) /* and more is parsed in a worker thread */
+#define INPUT_KEPT 1024       /* bytes of room, while there is nothing to read */
 #define NESTING_MAX 1000      /* query-block nests a backing chain, one or two levels a layer */
 
 typedef enum { STAGE_GREETING, STAGE_NEGOTIATING, STAGE_READY, STAGE_CLOSED } Stage;
@@ -363,6 +365,7 @@ static void on_long_line_parsed(GObject *source, GAsyncResult *result, gpointer 
         gboolean parsed = g_task_propagate_boolean(G_TASK(result), NULL);
 
         (void) source;
+        trim_later(); /* a schema has 200 KiB, and its tree some MiB */
         if (connection->stage != STAGE_CLOSED) {
                 start_reading(connection);
                 if (parsed && handle_parsed(connection, line->parser))
@@ -423,23 +426,31 @@ static void handle_input(QmpConnection *connection)
                 lose_garbage(connection, connection->input->str, connection->input->len);
 }
 
+/* What the longest message took would be kept by each of 1,000 connections. */
+static void give_back_room(QmpConnection *connection)
+{
+        if (connection->input->len > 0 || connection->input->allocated_len <= INPUT_KEPT)
+                return;
+        g_string_free(connection->input, TRUE);
+        connection->input = g_string_new(NULL);
+}
+
 static void on_readable(gpointer data)
 {
         QmpConnection *connection = data;
         g_autoptr(GError) error = NULL;
-        gsize old = connection->input->len;
-        gssize n;
+        static char text[READ_SIZE];
+        gssize n = g_socket_receive(connection->socket, text, sizeof text, NULL, &error);
 
-        g_string_set_size(connection->input, old + READ_SIZE);
-        n = g_socket_receive(connection->socket, connection->input->str + old, READ_SIZE, NULL, &error);
-        g_string_set_size(connection->input, old + (gsize) MAX(n, 0));
         if (n < 0 && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
                 return;
 
         hold(connection);
-        if (n > 0)
+        if (n > 0) {
+                g_string_append_len(connection->input, text, n);
                 handle_input(connection);
-        else if (connection->stage == STAGE_READY)
+                give_back_room(connection);
+        } else if (connection->stage == STAGE_READY)
                 lose(connection, g_error_new(BJ_ERROR, BJ_ERROR_DISCONNECTED, "%s was closed by QEMU",
                                              connection->name));
         else
