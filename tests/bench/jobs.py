@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Each kind of job on 1 MiB, from the call to Completed, beside the same over raw QMP, in turns.
+"""Each kind of job on 1 MiB, from the call to Completed, beside the same over raw QMP and by the peer, in turns.
+
+A client of libvirt-dbus waits for the signal that a job is ready and ends it then: it has no option for that. It has
+no backups either.
 
 usage: tests/with-service -- tests/bench/jobs.py [--quick] [--json FILE]
 """
@@ -9,11 +12,13 @@ import contextlib
 import os
 import sys
 import time
+from typing import Callable, NamedTuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
 from bench import rows
 from bench.common import bench_directory, client_of, milliseconds, new_machine, new_overlay
+from bench.peer import running
 from kit.images import MIB
 from kit.objects import Manager
 
@@ -93,53 +98,67 @@ def served(client, start):
     return took
 
 
+class Kind(NamedTuple):
+    """How each side does it."""
+
+    raw: Callable  # (Raw, number of the round, top's node, base's node, size of the disk)
+    service: Callable  # (disk, path of a target)
+    peer: Callable = None  # (machine, path of a target)
+
+
 KINDS = {
-    "commit of 1 MiB, pivot": (lambda raw, n, top, base, size: raw.commit(n, top, base, "pivot"),
-                               lambda disk, path: disk.commit(auto="pivot", shallow=True)),
-    "commit of 1 MiB, kept": (lambda raw, n, top, base, size: raw.commit(n, top, base, "keep"),
-                              lambda disk, path: disk.commit(auto="keep", shallow=True)),
-    "copy of 3 MiB, kept": (lambda raw, n, top, base, size: raw.copy(n, top, size),
-                            lambda disk, path: disk.copy(path, auto="keep")),
-    "backup of 3 MiB": (lambda raw, n, top, base, size: raw.backup(n, top, size), lambda disk, path: disk.backup(path)),
-    "pull of 2 MiB": (lambda raw, n, top, base, size: raw.pull(n, top), lambda disk, path: disk.pull()),
+    "commit of 1 MiB, pivot": Kind(lambda raw, n, top, base, size: raw.commit(n, top, base, "pivot"),
+                                   lambda disk, path: disk.commit(auto="pivot", shallow=True),
+                                   lambda machine, path: machine.commit("pivot")),
+    "commit of 1 MiB, kept": Kind(lambda raw, n, top, base, size: raw.commit(n, top, base, "keep"),
+                                  lambda disk, path: disk.commit(auto="keep", shallow=True),
+                                  lambda machine, path: machine.commit("keep")),
+    "copy of 3 MiB, kept": Kind(lambda raw, n, top, base, size: raw.copy(n, top, size),
+                                lambda disk, path: disk.copy(path, auto="keep"),
+                                lambda machine, path: machine.copy(path)),
+    "backup of 3 MiB": Kind(lambda raw, n, top, base, size: raw.backup(n, top, size),
+                            lambda disk, path: disk.backup(path)),
+    "pull of 2 MiB": Kind(lambda raw, n, top, base, size: raw.pull(n, top), lambda disk, path: disk.pull(),
+                          lambda machine, path: machine.pull()),
 }
 
 
 @contextlib.contextmanager
-def two_sides():
-    """A machine for raw QMP, one that the service has, its disk, and a client that hears Completed."""
+def sides(peer):
+    """A machine for raw QMP, one that the service has, its disk, a client that hears Completed, and the peer's."""
     machines = []
     with bench_directory(machines) as directory:
         client = client_of("Completed")
         machines += [new_machine(directory, side) for side in ("raw", "served")]
         domain = Manager(client).attach("bench", machines[1].monitor_path)
-        yield Raw(machines[0]), machines[1], domain.disk("vda"), client
+        peers = peer and peer.machine("bench")
+        yield Raw(machines[0]), machines[1], domain.disk("vda"), client, peers
+        if peers:
+            peers.clean()
         domain.detach()
         client.close()
 
 
-def jobs(rounds):
-    """name -> (ms of the service, ms of raw QMP), a pair for each round."""
-    results = {}
-    for name, (by_hand, by_service) in KINDS.items():
-        pairs = []
-        with two_sides() as (raw, machine, disk, client):
-            size = disk["Capacity"]
-            for number in range(rounds + 1):
-                top, base = new_overlay(raw.machine, number)
-                raw_time = milliseconds(lambda: by_hand(raw, number, top, base, size))
-                new_overlay(machine, number)
-                path = os.path.join(machine.directory, f"target{number}.qcow2")
-                service_time = served(client, lambda: by_service(disk, path))
-                if number:  # the first round warms up
-                    pairs.append((service_time, raw_time))
-        results[name] = pairs
-    return results
+def one_kind(kind, rounds, peer):
+    """(ms of the service, ms of raw QMP, ms of the peer), for each round."""
+    with sides(peer) as (raw, machine, disk, client, peers):
+        size = disk["Capacity"]
+        for number in range(rounds + 1):
+            top, base = new_overlay(raw.machine, number)
+            raw_time = milliseconds(lambda: kind.raw(raw, number, top, base, size))
+            new_overlay(machine, number)
+            path = os.path.join(machine.directory, f"target{number}.qcow2")
+            service_time = served(client, lambda: kind.service(disk, path))
+            peer_time = None
+            if peers and kind.peer:
+                new_overlay(peers, number)
+                peer_time = kind.peer(peers, f"{peers.directory}/target{number}.qcow2")
+            if number:  # the first round warms up
+                yield service_time, raw_time, peer_time
 
 
-def snapshots(rounds):
-    pairs = []
-    with two_sides() as (raw, machine, disk, _):
+def snapshots(rounds, peer):
+    with sides(peer) as (raw, machine, disk, _, peers):
         below = raw.machine.block("vda")["inserted"]["node-name"]
         for number in range(rounds + 1):
             def by_hand():
@@ -148,18 +167,23 @@ def snapshots(rounds):
                 raw.execute("blockdev-snapshot", node=below, overlay=overlay)
                 below = overlay
             raw_time = milliseconds(by_hand)
-            service_time = milliseconds(lambda: disk.snapshot(f"{machine.directory}/snapshot{number}.qcow2"))
+            name = f"snapshot{number}.qcow2"
+            service_time = milliseconds(lambda: disk.snapshot(f"{machine.directory}/{name}"))
+            peer_time = peers and milliseconds(lambda: peers.snapshot("vda", f"{peers.directory}/{name}"))
             if number:
-                pairs.append((service_time, raw_time))
-    return {"snapshot": pairs}
+                yield service_time, raw_time, peer_time
 
 
 def measure(quick):
     rounds = 3 if quick else 30
     goals = {"commit of 1 MiB, pivot": "≤ 2 ×"}
-    for name, pairs in (jobs(rounds) | snapshots(rounds)).items():
-        served_times, raw_times = zip(*pairs)
-        yield rows.row(name, served_times, floor=("raw QMP, no syncs", raw_times), goal=goals.get(name, ""))
+    with running() as peer:
+        measured = {name: list(one_kind(kind, rounds, peer)) for name, kind in KINDS.items()}
+        measured["snapshot"] = list(snapshots(rounds, peer))
+    for name, times in measured.items():
+        served_times, raw_times, peer_times = zip(*times)
+        yield rows.row(name, served_times, floor=("raw QMP, no syncs", raw_times),
+                       peer=None if None in peer_times else peer_times, goal=goals.get(name, ""))
 
 
 if __name__ == "__main__":
