@@ -131,13 +131,16 @@ class PeerMachine(Machine):
 
     def _two_phases(self, begin, ending):
         """In ms, from the call to the signal of the end, which the client asks for when the job is ready."""
-        client, start = self.peer.client, time.monotonic()
-        since = client.position()
+        start, since = time.monotonic(), self.peer.client.position()
         begin()
         self.wait_status(READY, since)
-        since = client.position()
+        return (self.end(ending).time - start) * 1000
+
+    def end(self, ending):
+        """Of a job that is ready; the signal that tells of it."""
+        since = self.peer.client.position()
         self.call("BlockJobAbort", "(su)", "vda", ABORT_PIVOT if ending == "pivot" else 0)
-        return (self.wait_status(COMPLETED if ending == "pivot" else CANCELED, since).time - start) * 1000
+        return self.wait_status(COMPLETED if ending == "pivot" else CANCELED, since)
 
     def pull(self):
         start, since = time.monotonic(), self.peer.client.position()
