@@ -39,9 +39,9 @@ def client_of(*signals):
 
 
 @contextlib.contextmanager
-def bench_directory(machines):
+def bench_directory(machines, parent=None):
     """A directory for images; afterwards it is gone, and so are the machines that were put into the list."""
-    directory = tempfile.mkdtemp(prefix="blockjobd-bench-")
+    directory = tempfile.mkdtemp(prefix="blockjobd-bench-", dir=parent)
     os.chmod(directory, 0o755)
     try:
         yield directory

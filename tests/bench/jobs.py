@@ -21,26 +21,30 @@ from bench.common import bench_directory, client_of, milliseconds, new_machine, 
 from bench.peer import running
 from kit.images import MIB
 from kit.objects import Manager
+from kit.waiting import DEADLINE
 
 
 class Raw:
     """What a careful manager sends over QMP, without any record of it."""
 
-    def __init__(self, machine):
-        self.machine = machine
+    def __init__(self, machine, deadline=DEADLINE):
+        self.machine, self.deadline = machine, deadline
         self.execute = machine.qmp.execute
 
+    def wait(self, event, **data):
+        self.machine.qmp.wait_event(event, self.deadline, **data)
+
     def finish(self, job, event="BLOCK_JOB_COMPLETED"):
-        self.machine.qmp.wait_event("BLOCK_JOB_PENDING", id=job)
+        self.wait("BLOCK_JOB_PENDING", id=job)
         self.execute("job-finalize", id=job)
-        self.machine.qmp.wait_event(event, device=job)
+        self.wait(event, device=job)
         self.execute("job-dismiss", id=job)
 
     def commit(self, number, top, base, ending):
         job = f"raw{number}"
         self.execute("block-commit", job_id=job, device=top, top_node=top, base_node=base, filter_node_name="filter",
                      auto_finalize=False, auto_dismiss=False)
-        self.machine.qmp.wait_event("BLOCK_JOB_READY", device=job)
+        self.wait("BLOCK_JOB_READY", device=job)
         if ending == "pivot":
             self.execute("job-complete", id=job)
         else:
@@ -57,7 +61,7 @@ class Raw:
                  {"driver": "qcow2", "node-name": node, "file": f"{node}-f"})
         for step, options in zip(steps, nodes):
             self.execute("blockdev-create", job_id="create", options=step)
-            self.machine.qmp.wait_event("JOB_STATUS_CHANGE", id="create", status="concluded")
+            self.wait("JOB_STATUS_CHANGE", id="create", status="concluded")
             self.execute("job-dismiss", id="create")
             self.machine.qmp.send({"execute": "blockdev-add", "arguments": options})
         return node
@@ -66,7 +70,7 @@ class Raw:
         target, job = self.create(number, size), f"raw{number}"
         self.execute("blockdev-mirror", job_id=job, device=top, target=target, sync="full", auto_finalize=False,
                      auto_dismiss=False)
-        self.machine.qmp.wait_event("BLOCK_JOB_READY", device=job)
+        self.wait("BLOCK_JOB_READY", device=job)
         self.execute("block-job-cancel", device=job)
         self.finish(job)
         self.execute("blockdev-del", node_name=target)
@@ -84,9 +88,9 @@ class Raw:
         job = f"raw{number}"
         # QEMU 7.2 must not be looked at while it keeps such a job: it dismisses it itself.
         self.execute("block-stream", job_id=job, device=top, auto_finalize=False)
-        self.machine.qmp.wait_event("BLOCK_JOB_PENDING", id=job)
+        self.wait("BLOCK_JOB_PENDING", id=job)
         self.execute("job-finalize", id=job)
-        self.machine.qmp.wait_event("BLOCK_JOB_COMPLETED", device=job)
+        self.wait("BLOCK_JOB_COMPLETED", device=job)
 
 
 def served(client, start):

@@ -226,8 +226,8 @@ def running():
 
 
 def property_read(rounds):
-    """What a client reads of a job that is ready, and a Ping, in turns: (ms of GetBlockJobInfo, ms of Ping); empty lists
-    without the peer."""
+    """What a client reads of a job that is ready, and a Ping, in turns: (ms of GetBlockJobInfo, ms of Ping). Without
+    the peer there are none."""
     reads, pings = [], []
     with running() as peer:
         if peer:
