@@ -28,7 +28,7 @@ PROGRAMS = ("/usr/sbin/libvirtd", "/usr/sbin/libvirt-dbus")
 
 # Of libvirt's enumerations
 START_PAUSED = 1
-COMMIT_ACTIVE = 4
+COMMIT_ACTIVE, COMMIT_BYTES = 4, 16
 COPY_TRANSIENT_JOB = 4
 ABORT_PIVOT = 2
 SNAPSHOT_NO_METADATA, SNAPSHOT_DISK_ONLY = 4, 16
@@ -72,10 +72,11 @@ def domain_xml(machine, chain):
 class PeerMachine(Machine):
     """A QEMU that libvirt started; its disk's jobs, as a client of libvirt-dbus has to go about them."""
 
-    def __init__(self, peer, name, chain):
-        super().__init__(chain.directory, name)
+    def __init__(self, peer, directory, name, chain):
+        super().__init__(directory, name)
         self.peer = peer
         self.chains["vda"] = chain
+        self.below, self.top = [None, *[layer.path for layer in chain.layers]][-2:]
         self.write_names["vda"] = "-d /machine/peripheral/ua-vda/virtio-backend"
         self.output_path = f"{peer.home}/var/log/qemu/{name}.log"
         self.path, = peer.connect("DomainDefineXML", "(s)", domain_xml(self, chain))
@@ -87,6 +88,13 @@ class PeerMachine(Machine):
 
     def call(self, member, signature, *arguments):
         return self.peer.client.call(self.path, f"{NAME}.Domain", member, signature, *arguments, destination=NAME)
+
+    def call_later(self, member, signature, *arguments):
+        return self.peer.client.call_later(self.path, f"{NAME}.Domain", member, signature, *arguments,
+                                           destination=NAME)
+
+    def job_info(self):
+        return self.call("GetBlockJobInfo", "(su)", "vda", 0)[0]
 
     def clean(self):
         self.peer.machines.remove(self)
@@ -115,9 +123,15 @@ class PeerMachine(Machine):
         assert heard.arguments[2] == status, f"the peer's job: {heard.arguments} instead of status {status}"
         return heard
 
-    def begin_commit(self, speed=0):
-        """Of the overlay that `snapshot` made, into the image below: libvirt-dbus cannot leave out base and top."""
-        self.call("BlockCommit", "(ssstu)", "vda", self.below, self.top, speed, COMMIT_ACTIVE)
+    def commit_call(self, speed=0):
+        """Of the active layer into the image below: libvirt-dbus cannot leave out base and top."""
+        return ("BlockCommit", "(ssstu)", "vda", self.below, self.top, speed, COMMIT_ACTIVE | COMMIT_BYTES)
+
+    def abort_call(self, flags=0):
+        return ("BlockJobAbort", "(su)", "vda", flags)
+
+    def begin_commit(self):
+        self.call(*self.commit_call())
 
     def begin_copy(self, path):
         target = f"<disk type='file'><driver type='qcow2'/><source file='{path}'/></disk>"
@@ -139,7 +153,7 @@ class PeerMachine(Machine):
     def end(self, ending):
         """Of a job that is ready; the signal that tells of it."""
         since = self.peer.client.position()
-        self.call("BlockJobAbort", "(su)", "vda", ABORT_PIVOT if ending == "pivot" else 0)
+        self.call(*self.abort_call(ABORT_PIVOT if ending == "pivot" else 0))
         return self.wait_status(COMPLETED if ending == "pivot" else CANCELED, since)
 
     def pull(self):
@@ -192,11 +206,11 @@ class Peer:
     def pids(self):
         return [process.pid for process in self.processes]
 
-    def machine(self, name):
-        """With a disk as that of common.new_machine, in a directory of its own."""
+    def machine(self, name, chain=None):
+        """In a directory of its own, with a disk as that of common.new_machine unless there is one."""
         directory = tempfile.mkdtemp(prefix=f"{name}-", dir=self.directory)
         os.chmod(directory, 0o777)  # QEMU runs as a user of libvirt's and makes its monitor there
-        machine = PeerMachine(self, name, Chain(directory).add([(1, 0, 2 * MIB)]))
+        machine = PeerMachine(self, directory, name, chain or Chain(directory).add([(1, 0, 2 * MIB)]))
         self.machines.append(machine)
         return machine.start()
 
@@ -236,6 +250,6 @@ def property_read(rounds):
             machine.begin_commit()
             machine.wait_status(READY)
             for _ in range(rounds):
-                reads.append(milliseconds(lambda: machine.call("GetBlockJobInfo", "(su)", "vda", 0)))
+                reads.append(milliseconds(machine.job_info))
                 pings.append(milliseconds(peer.ping))
     return reads, pings
