@@ -1,32 +1,38 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What grows with the number of domains: attach, what clients read, memory, and what is done while nothing happens.
+"""What grows with the number of domains: attach, what clients read, a job, memory, and what is done while nothing
+happens. fleet.py tells what the domains are, and which of them are fakes.
+
+Each count has services on states of their own: on some all domains are attached at once, with 64 calls under way; on the
+last they are attached one after the other, and there the rest is measured.
+
+What is read is read by a client that does not unpack it (wire.py). Of GetManagedObjects there are two shares beside the
+time of the call: the CPU time that the service took for it, and that of the bus, which reads all of the reply, looks
+whether it is valid, and writes it again.
 
 usage: tests/with-service -- tests/bench/scale.py [--quick] [--json FILE]
 """
 
 import os
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
 from bench import rows
 from bench.common import bench_directory, client_of, milliseconds
-from kit.images import KIB, MIB, Chain
+from bench.fleet import REAL, Fleet, attach_all, attach_message
+from bench.jobs import served
+from bench.wire import Wire
+from kit.bus import DRIVER, OBJECT_MANAGER, PROPERTIES, ROOT
 from kit.objects import Manager
-from kit.qemu import Machine
-from kit.waiting import wait_until
+from kit.service import Service
 
-LAYERS, DISKS = 5, 2
-
-
-def chains(directory, name):
-    for disk in range(DISKS):
-        chain = Chain(directory, f"{name}-{disk}")
-        for layer in range(LAYERS):
-            chain.add([(layer + 1, layer * 64 * KIB, 64 * KIB)], size=MIB)
-        yield chain
+SHARES = "", ", the service's share", ", the bus's share"
+UNITS = {"attach all": "ms", "attach, each": "ms", "commit of 64 KiB, kept": "ms", "GetAll of a job": "ms",
+         **{f"GetManagedObjects{share}": "ms" for share in SHARES}, "memory": "KiB",
+         "memory, attached at once": "KiB", "CPU while idle": "ms", "wake-ups while idle": ""}
 
 
 def memory(pid):
@@ -35,69 +41,137 @@ def memory(pid):
         return sum(int(line.split()[1]) for line in file if line.startswith(("Private_Clean:", "Private_Dirty:")))
 
 
-def work(pid):
-    """CPU ticks, and how often its main loop has gone to sleep."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
+def cpu(pid):
+    """ms that its main loop has run."""
+    with open(f"/proc/{pid}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e6
+
+
+def sleeps(pid):
+    """How often its main loop has gone to sleep."""
     with open(f"/proc/{pid}/status") as file:
-        turns = next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
-    return int(fields[11]) + int(fields[12]), turns
+        return next(int(line.split()[1]) for line in file if line.startswith("voluntary_ctxt_switches"))
 
 
-def service_pid(client):
-    return client.driver("GetConnectionUnixProcessID", "(s)", "org.blockjobd1")[0]
+class Subject:
+    """A service on a state of its own, and the clients that measure it."""
+
+    def __init__(self, state):
+        self.client = client_of("Completed")
+        self.service = Service(self.client)
+        self.service.kill()
+        self.service.start(state_directory=state)
+        self.pid = self.service.pid()
+        self.bus_pid = self.client.driver("GetConnectionUnixProcessID", "(s)", DRIVER[0])[0]
+        self.wire = Wire()
+
+    def close(self):
+        self.wire.close()
+        self.client.close()
+
+    def attach_each(self, members, rounds):
+        """ms of each, with all the others there."""
+        for number in range(rounds):
+            name, monitor = members[number % len(members)]
+            self.wire.call(self.wire.message(f"{ROOT}/domain/{name}", "Domain", "Detach", "(a{sv})", {}))
+            attach = attach_message(self.wire, name, monitor)
+            yield milliseconds(lambda: self.wire.call(attach))
+
+    def commits(self, rounds):
+        """(ms of each, the path of the last)"""
+        disk, jobs, times = Manager(self.client).domain("many0").disk("vda"), [], []
+
+        def commit():
+            jobs.append(disk.commit(auto="keep", shallow=True))
+            return jobs[-1]
+
+        for _ in range(rounds + 1):
+            times.append(served(self.client, commit))
+        return times[1:], jobs[-1].path
+
+    def reads(self, job, rounds):
+        """(ms of GetAll, of Ping), in turns."""
+        get_all = self.wire.message(job, PROPERTIES, "GetAll", "(s)", "org.blockjobd1.Job")
+        ping = self.wire.message(ROOT, "org.freedesktop.DBus.Peer", "Ping")
+        pairs = [[milliseconds(lambda: self.wire.call(message)) for message in (get_all, ping)]
+                 for _ in range(rounds + 10)]
+        return zip(*pairs[10:])
+
+    def managed_objects(self, rounds):
+        """(ms of each, of which the service's CPU, of which the bus's)"""
+        message = self.wire.message(ROOT, OBJECT_MANAGER, "GetManagedObjects")
+        figures = []
+        for _ in range(rounds + 1):
+            before = cpu(self.pid), cpu(self.bus_pid)
+            took = milliseconds(lambda: self.wire.call(message))
+            figures.append((took, cpu(self.pid) - before[0], cpu(self.bus_pid) - before[1]))
+        return zip(*figures[1:])
+
+    def idle(self, seconds):
+        """(ms of CPU, wake-ups)"""
+        before = cpu(self.pid), sleeps(self.pid)
+        time.sleep(seconds)  # what is measured is that nothing happens
+        return cpu(self.pid) - before[0], sleeps(self.pid) - before[1]
 
 
-def figures_at(counts, idle_seconds):
-    """count -> figures, with that many domains of two disks with five layers each."""
-    machines, results = [], {}
-    with bench_directory(machines) as directory:
-        client = client_of("Completed")
-        pid = service_pid(client)
-        empty = memory(pid)
+def attached_at_once(fleet, rounds, state):
+    """(ms of each round, KiB after the last)"""
+    times = []
+    for number in range(rounds):
+        subject = Subject(f"{state}/{fleet.count}-{number}")
+        times.append(attach_all(subject.wire, fleet.members()))
+        used = memory(subject.pid)
+        subject.close()
+    return times, used
+
+
+def figures_at(fleet, rounds, idle_seconds, state):
+    """Of the fleet as it is now."""
+    attaching, used_at_once = attached_at_once(fleet, rounds["attach all"], state)
+    subject = Subject(f"{state}/{fleet.count}")
+    attach_all(subject.wire, fleet.members(), at_once=1)
+    each = list(subject.attach_each(fleet.members()[:fleet.real], rounds["attach"]))
+    commits, job = subject.commits(rounds["commit"])
+    get_all, ping = subject.reads(job, rounds["read"])
+    objects = subject.managed_objects(rounds["objects"])
+    idle_cpu, idle_wakeups = subject.idle(idle_seconds)
+    figures = {"attach all": attaching, "attach, each": each, "commit of 64 KiB, kept": commits,
+               "GetAll of a job": get_all, "Ping": ping, "memory": [memory(subject.pid)],
+               "memory, attached at once": [used_at_once], "CPU while idle": [idle_cpu],
+               "wake-ups while idle": [idle_wakeups]}
+    for share, values in zip(SHARES, objects):
+        figures[f"GetManagedObjects{share}"] = values
+    subject.close()
+    return figures
+
+
+def rows_of(title, count, figures):
+    goals = {"GetAll of a job": "≤ 1.3 × a Ping", "CPU while idle": "0", "wake-ups while idle": "0"}
+    if count == 1:
+        goals["memory"] = "≤ 10 MiB"
+    if count == 1000:
+        goals |= {"attach all": "≤ 10 s", "GetManagedObjects": "≤ 300 ms"}
+    for name, unit in UNITS.items():
+        floor = ("Ping", figures["Ping"]) if name == "GetAll of a job" else (None, None)
+        yield rows.row(f"{title}: {name}", figures[name], unit, floor, goal=goals.get(name, ""))
+
+
+def measure(quick, counts=(1, 10, 100, 1000)):
+    rounds = {"attach all": 3, "attach": 20, "commit": 10, "read": 200, "objects": 20}
+    idle_seconds, real = 10, REAL
+    if quick:
+        counts, real, idle_seconds, rounds = (1, 3), 2, 1, dict.fromkeys(rounds, 2)
+    machines, used = [], {}
+    with bench_directory(machines) as directory, Fleet(directory, machines, real) as fleet, \
+            tempfile.TemporaryDirectory(dir=os.environ["BLOCKJOBD_STATE"], prefix="scale-") as state:
         for count in counts:
-            attaching = []
-            while len(machines) < count:
-                name = f"many{len(machines)}"
-                machine = Machine(directory, name)
-                for number, chain in enumerate(chains(directory, name)):
-                    machine.add_virtio(chain, f"vd{'ab'[number]}")
-                machines.append(machine.start())
-                attaching.append(milliseconds(lambda: Manager(client).attach(name, machine.monitor_path)))
-            job = Manager(client).domain("many0").disk("vda").commit(auto="keep", shallow=True)
-            job.wait_completed("kept")
-            reads = {"GetAll of a job": [], "Ping": [], "GetManagedObjects": []}
-            for _ in range(100):
-                reads["GetAll of a job"].append(milliseconds(job.all))
-                reads["Ping"].append(milliseconds(lambda: client.call(
-                    "/org/blockjobd1", "org.freedesktop.DBus.Peer", "Ping")))
-            for _ in range(20):
-                reads["GetManagedObjects"].append(milliseconds(client.managed_objects))
-            ticks, turns = work(pid)
-            time.sleep(idle_seconds)  # what is measured is that nothing happens
-            later_ticks, later_turns = work(pid)
-            results[count] = reads | {"attach": attaching, "memory": [memory(pid)], "memory at the start": [empty],
-                                      "idle CPU ticks": [later_ticks - ticks], "idle wake-ups": [later_turns - turns]}
-        for machine in machines:
-            machine.kill()
-        client.close()
-    return results
-
-
-def measure(quick):
-    results = figures_at((1, 2) if quick else (1, 10, 100), 1 if quick else 10)
-    for count, figures in results.items():
-        at = f"{count} domain{'s' if count > 1 else ''}: "
-        yield rows.row(at + "attach, each", figures["attach"])
-        yield rows.row(at + "GetAll of a job", figures["GetAll of a job"], floor=("Ping", figures["Ping"]),
-                       goal="≤ 1.3 × a Ping")
-        yield rows.row(at + "GetManagedObjects", figures["GetManagedObjects"])
-        yield rows.row(at + "memory", figures["memory"], "KiB", goal="≤ 10 MiB" if count == 1 else "")
-        yield rows.row(at + "CPU while idle", figures["idle CPU ticks"], "ticks", goal="0")
-        yield rows.row(at + "wake-ups while idle", figures["idle wake-ups"], "", goal="0")
-    first, *_, last = results
-    further = (results[last]["memory"][0] - results[first]["memory"][0]) / (last - first)
-    yield rows.row("memory, each further domain", [further], "KiB", goal="≤ 40 KiB")
+            fleet.grow(count)
+            figures = figures_at(fleet, rounds, idle_seconds, state)
+            used[count] = figures["memory"][0]
+            yield from rows_of(fleet.title(), count, figures)
+    first, *_, last = used
+    yield rows.row("memory, each further domain", [(used[last] - used[first]) / (last - first)], "KiB",
+                   goal="≤ 40 KiB")
 
 
 if __name__ == "__main__":
