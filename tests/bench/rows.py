@@ -4,14 +4,20 @@ Ping) and beside the peer, libvirtd with libvirt-dbus, where it can do that."""
 
 import argparse
 import json
+import math
 import statistics
 import sys
+
+
+def percentile(values, percent):
+    """The least of the sorted values that so many of all are not above."""
+    return values[math.ceil(percent * len(values) / 100) - 1]
 
 
 def spread(values):
     values = sorted(values)
     return {"median": statistics.median(values), "min": values[0], "max": values[-1],
-            "p90": values[min(len(values) - 1, int(0.9 * len(values)))], "rounds": len(values)}
+            "p90": percentile(values, 90), "p99": percentile(values, 99), "rounds": len(values)}
 
 
 def beside(name, values, others):
@@ -34,12 +40,15 @@ def number(value):
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def shown(part, unit):
-    """In a cell: the median, and from the least to the ninth of ten."""
+def shown(part, unit, goal):
+    """In a cell: the median, and from the least to the ninth of ten; the p99 where the goal has one."""
     if part is None:
         return ""
     text = f"{number(part['median'])} {unit}".rstrip()
-    return text if part["rounds"] == 1 else f"{text} ({number(part['min'])}–{number(part['p90'])})"
+    if part["rounds"] == 1:
+        return text
+    last = f", p99 {number(part['p99'])}" if "p99" in goal else ""
+    return f"{text} ({number(part['min'])}–{number(part['p90'])}{last})"
 
 
 def ratio(part):
@@ -49,10 +58,10 @@ def ratio(part):
 def table(rows):
     lines = ["| | blockjobd | floor | | libvirt-dbus | | goal |", "|---|---|---|---|---|---|---|"]
     for one in rows:
-        floor, peer = one["floor"], one["peer"]
-        cells = [one["name"], shown(one["blockjobd"], one["unit"]),
-                 f"{shown(floor, one['unit'])}, {floor['name']}" if floor else "", ratio(floor),
-                 shown(peer, one["unit"]), ratio(peer), one["goal"]]
+        floor, peer, goal = one["floor"], one["peer"], one["goal"]
+        cell = lambda part: shown(part, one["unit"], goal)
+        cells = [one["name"], cell(one["blockjobd"]), f"{cell(floor)}, {floor['name']}" if floor else "", ratio(floor),
+                 cell(peer), ratio(peer), goal]
         lines.append(f"| {' | '.join(cells)} |".replace("  ", " "))
     return "\n".join(lines) + "\n"
 
