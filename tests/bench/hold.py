@@ -79,7 +79,7 @@ def measure(quick):
     client = client_of()
     service = Service(client)
     for place, parent in (("disk", os.environ["BLOCKJOBD_STATE"]), ("tmpfs", "/dev/shm")):
-        with tempfile.TemporaryDirectory(dir=parent, prefix="blockjobd-hold-") as state:
+        with tempfile.TemporaryDirectory(dir=parent, prefix="blockjobd-hold-", ignore_cleanup_errors=True) as state:
             service.kill()
             service.start(state_directory=state)
             for writing in (False, True):

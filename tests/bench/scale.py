@@ -163,7 +163,8 @@ def measure(quick, counts=(1, 10, 100, 1000)):
         counts, real, idle_seconds, rounds = (1, 3), 2, 1, dict.fromkeys(rounds, 2)
     machines, used = [], {}
     with bench_directory(machines) as directory, Fleet(directory, machines, real) as fleet, \
-            tempfile.TemporaryDirectory(dir=os.environ["BLOCKJOBD_STATE"], prefix="scale-") as state:
+            tempfile.TemporaryDirectory(dir=os.environ["BLOCKJOBD_STATE"], prefix="scale-",
+                                        ignore_cleanup_errors=True) as state:
         for count in counts:
             fleet.grow(count)
             figures = figures_at(fleet, rounds, idle_seconds, state)
