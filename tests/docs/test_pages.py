@@ -50,5 +50,5 @@ def test_a_picture_is_complete_and_has_a_dark_form(path):
     style = root.findtext(SVG + "style")
     light, dark = style.split("@media (prefers-color-scheme: dark)")
     rule = re.compile(r"([.\w-]+) \{([^}]*)\}")
-    coloured = {name for name, rules in rule.findall(light) if re.search(r"(fill|stroke): #", rules)}
+    coloured = {name for name, rules in rule.findall(light) if re.search(r"(color|fill|stroke): #", rules)}
     assert coloured == {name for name, _ in rule.findall(dark)}
