@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A hundred clients at once: no signal is lost, no job, no byte, and the service stays as large as it was."""
+
+import pytest
+from bench.scale import memory
+from kit.bus import NAME
+from kit.counting import Samples, descriptors, recorded
+from kit.crowd import Crowd
+from kit.pinger import pinged
+from kit.waiting import wait_until
+
+# Of finished jobs in each domain: so few that all that is kept is there after the first minute.
+KEPT = 16
+# A Ping waits for what is in front of it in the service's queue, where each client has one call at most. What takes
+# longest of those lists every job that is kept.
+PING_SECONDS = 2.0
+# KiB: what is allocated in between leaves holes of some pages in the heap, which are used again.
+GROWTH = 512
+MINUTE = 60.0
+
+
+@pytest.fixture
+def quiet(lab):
+    """Its client does not keep every signal of minutes in its log."""
+    lab.client.driver("RemoveMatch", "(s)", f"type='signal',sender='{NAME}'")
+    return lab
+
+
+def let_work(lab, clients, machines, seconds):
+    """All of it but what memory became; samples of that."""
+    lab.service.restart(settings=f"[Jobs]\nKeepFinished={KEPT}\n")
+    pid = lab.service.pid()
+    crowd = Crowd(lab, machines)
+    before = descriptors(pid)
+    samples = Samples(lambda: memory(pid))
+    with pinged() as pings, crowd.at_work(clients):
+        while samples.seconds() < seconds and not crowd.ending.wait(1):
+            samples.take()
+    print(f"{crowd.figures(samples.seconds())}\n{len(pings)} Pings, the slowest took {max(pings):.3f} s")
+    assert lab.service.pid() == pid
+    crowd.assert_all_heard()
+    crowd.assert_listed(lab.manager, KEPT)
+    crowd.close()
+    wait_until(lambda: len(descriptors(pid)) <= len(before), f"descriptors to be closed beside {before}")
+    assert recorded(lab.service, "jobs") == crowd.held(lab.manager)
+    for place in crowd.places:
+        place.assert_right(lab.client)
+    assert max(pings) < PING_SECONDS
+    return samples
+
+
+def test_ten_clients(quiet):
+    let_work(quiet, 10, 3, 10)
+
+
+@pytest.mark.long
+def test_a_hundred_clients(quiet):
+    let_work(quiet, 100, 20, 10 * MINUTE)
+
+
+@pytest.mark.long
+def test_memory_under_a_hundred_clients(release, quiet):
+    samples = let_work(quiet, 100, 20, 10 * MINUTE)
+    second, last = samples.median(MINUTE, 2 * MINUTE), samples.median(9 * MINUTE, 10 * MINUTE)
+    print(f"memory: {second} KiB in the second minute, {last} KiB in the last")
+    assert last - second <= GROWTH
