@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A service without sanitizers, for what they make meaningless."""
+"""A service without sanitizers, for what they make meaningless; and tests that take minutes."""
 
+import faulthandler
 import os
 from pathlib import Path
 
@@ -8,6 +9,13 @@ import pytest
 from kit.images import run
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def may_take_minutes(request):
+    """What takes as long as a test that hangs would be taken for one. Everything here has a deadline of its own."""
+    if request.node.get_closest_marker("long"):
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture
