@@ -2,6 +2,7 @@
 """Who counts the signals of jobs in long runs, and what a process holds meanwhile."""
 
 import os
+import statistics
 import time
 from collections import Counter
 
@@ -65,12 +66,12 @@ def recorded(service, kind):
 
 
 class Samples:
-    """Figures of a process over time."""
+    """Figures of a process over time; measure gives some at once."""
 
     def __init__(self, measure):
         self.measure = measure
         self.start = time.monotonic()
-        self.taken = []  # (seconds since the start, value)
+        self.taken = []  # (seconds since the start, figures)
 
     def seconds(self):
         return time.monotonic() - self.start
@@ -78,8 +79,8 @@ class Samples:
     def take(self):
         self.taken.append((self.seconds(), self.measure()))
 
-    def median(self, begin, end):
-        """Of what was taken between these two times."""
-        values = sorted(value for when, value in self.taken if begin <= when <= end)
-        assert values, f"nothing was measured between {begin:g} and {end:g} s"
-        return values[len(values) // 2]
+    def medians(self, begin, end):
+        """Of each figure that was taken between these two times."""
+        taken = [values for when, values in self.taken if begin <= when <= end]
+        assert taken, f"nothing was measured between {begin:g} and {end:g} s"
+        return [statistics.median_low(values) for values in zip(*taken)]

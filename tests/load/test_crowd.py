@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A hundred clients at once: no signal is lost, no job, no byte, and the service stays as large as it was."""
 
+import math
+
 import pytest
 from bench.scale import memory
 from kit.bus import NAME
@@ -11,9 +13,10 @@ from kit.waiting import wait_until
 
 # Of finished jobs in each domain: so few that all that is kept is there after the first minute.
 KEPT = 16
-# A Ping waits for what is in front of it in the service's queue, where each client has one call at most. What takes
-# longest of those lists every job that is kept.
-PING_SECONDS = 2.0
+# A Ping waits for what is in front of it in the service's queue, where each client has one call at most; what takes
+# longest of those lists every job that is kept. And it waits for a processor, as everything does, of which other
+# programs may leave it little for some seconds.
+PING_SECONDS = {0.5: 0.1, 0.99: 1.0, 1.0: 10.0}
 # KiB: what is allocated in between leaves holes of some pages in the heap, which are used again.
 GROWTH = 512
 MINUTE = 60.0
@@ -26,17 +29,23 @@ def quiet(lab):
     return lab
 
 
+def part_of(values, part):
+    """What so many of them do not go over."""
+    return sorted(values)[math.ceil(part * len(values)) - 1]
+
+
 def let_work(lab, clients, machines, seconds):
-    """All of it but what memory became; samples of that."""
+    """All of it but what the service became; samples of its memory in KiB and its descriptors."""
     lab.service.restart(settings=f"[Jobs]\nKeepFinished={KEPT}\n")
     pid = lab.service.pid()
     crowd = Crowd(lab, machines)
     before = descriptors(pid)
-    samples = Samples(lambda: memory(pid))
+    samples = Samples(lambda: (memory(pid), len(descriptors(pid))))
     with pinged() as pings, crowd.at_work(clients):
         while samples.seconds() < seconds and not crowd.ending.wait(1):
             samples.take()
-    print(f"{crowd.figures(samples.seconds())}\n{len(pings)} Pings, the slowest took {max(pings):.3f} s")
+    took = {part: part_of(pings, part) for part in PING_SECONDS}
+    print(f"{crowd.figures(samples.seconds())}\n{len(pings)} Pings, parts that took so many s at most: {took}")
     assert lab.service.pid() == pid
     crowd.assert_all_heard()
     crowd.assert_listed(lab.manager, KEPT)
@@ -45,7 +54,7 @@ def let_work(lab, clients, machines, seconds):
     assert recorded(lab.service, "jobs") == crowd.held(lab.manager)
     for place in crowd.places:
         place.assert_right(lab.client)
-    assert max(pings) < PING_SECONDS
+    assert all(took[part] < seconds for part, seconds in PING_SECONDS.items()), f"Pings: {took}"
     return samples
 
 
@@ -61,6 +70,6 @@ def test_a_hundred_clients(quiet):
 @pytest.mark.long
 def test_memory_under_a_hundred_clients(release, quiet):
     samples = let_work(quiet, 100, 20, 10 * MINUTE)
-    second, last = samples.median(MINUTE, 2 * MINUTE), samples.median(9 * MINUTE, 10 * MINUTE)
-    print(f"memory: {second} KiB in the second minute, {last} KiB in the last")
-    assert last - second <= GROWTH
+    (second, files), (last, last_files) = samples.medians(MINUTE, 2 * MINUTE), samples.medians(9 * MINUTE, 10 * MINUTE)
+    print(f"memory, descriptors: {second} KiB, {files} in the second minute; {last} KiB, {last_files} in the last")
+    assert last - second <= GROWTH and last_files <= files

@@ -50,13 +50,13 @@ class Rounds:
 
 
 def let_run(lab, count, every):
-    """All of it but what memory became; samples of that, one after so many rounds."""
+    """All of it but what memory became; samples of that in KiB, one after so many rounds."""
     lab.client.driver("RemoveMatch", "(s)", f"type='signal',sender='{NAME}'")  # its log would hold all of it
     rounds = Rounds(lab, count)
     manager = Manager(rounds.client)
     pid = lab.service.pid()
     before = descriptors(pid)
-    samples = Samples(lambda: memory(pid))
+    samples = Samples(lambda: [memory(pid)])
     for number in range(1, count + 1):
         rounds.one()
         if number % every == 0:
@@ -79,7 +79,7 @@ def test_a_hundred_commits(lab):
 @pytest.mark.long
 def test_ten_thousand_commits(release, lab):
     samples = let_run(lab, 10000, 100)
-    values = [value for _, value in samples.taken]
+    values = [value for _, (value,) in samples.taken]
     early, late = sorted(values[10:20])[5], sorted(values[-10:])[5]
     print(f"memory: {early} KiB in the second tenth, {late} KiB in the last; {values}")
     assert late - early <= GROWTH
