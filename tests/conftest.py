@@ -16,9 +16,11 @@ for name in [name for name in os.environ if name.startswith("MALLOC_")]:
 
 from kit import images  # noqa: E402
 from kit.bus import BusError, Client  # noqa: E402
+from kit.caller import Caller  # noqa: E402
 from kit.fake_qmp import FakePeer  # noqa: E402
 from kit.objects import Job, Manager  # noqa: E402
 from kit.own import Owner  # noqa: E402
+from kit.polkit import Agent  # noqa: E402
 from kit.qemu import Machine  # noqa: E402
 from kit.service import Service  # noqa: E402
 from kit.waiting import wait_until  # noqa: E402
@@ -65,6 +67,29 @@ def client(service):
     client = Client()
     yield client
     client.close()
+
+
+@pytest.fixture
+def callers(service):
+    """callers("nobody"): a process of that user, which makes calls."""
+    made = []
+
+    def make(user):
+        made.append(Caller(user))
+        return made[-1]
+
+    yield make
+    for caller in made:
+        caller.kill()
+
+
+@pytest.fixture
+def asked(callers):
+    """(caller, agent): a user who has to give a password, and who is asked for it."""
+    caller = callers("games")
+    agent = Agent(caller.process.pid)
+    yield caller, agent
+    agent.close()
 
 
 @pytest.fixture

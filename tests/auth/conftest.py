@@ -3,22 +3,6 @@
 
 import pytest
 
-from kit.caller import Caller
-from kit.polkit import Agent
-
-
-@pytest.fixture
-def callers(service):
-    """callers("nobody"): a process of that user, which makes calls."""
-    made = []
-
-    def make(user):
-        made.append(Caller(user))
-        return made[-1]
-
-    yield make
-    for caller in made:
-        caller.kill()
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +17,3 @@ def rules_are_in_force(client):
                                       "CheckAuthorization", "((sa{sv})sa{ss}us)", subject,
                                       "org.blockjobd1.manage-domains", {}, 0, "", destination=polkit)
     assert authorized, "run this with tests/with-service --rules tests/auth/auth.rules"
-
-
-@pytest.fixture
-def asked(callers):
-    """(caller, agent): a user who has to give a password, and who is asked for it."""
-    caller = callers("games")
-    agent = Agent(caller.process.pid)
-    yield caller, agent
-    agent.close()
