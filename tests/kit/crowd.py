@@ -173,8 +173,9 @@ class Member(threading.Thread):
                 return
             path = self.crowd.begun(kind.start(disk, place, speed=self.random.choice((0, SLOW))), place)
         self.see_to_end(kind, Job(self.client, path))
-        self.check_copy(kind, Job(self.client, path), place)
+        # Who reads an image here has locks on it, on account of which another job would be refused.
         with place.starting:
+            self.check_copy(kind, Job(self.client, path), place)
             place.tidy(disk.sources())
 
     def see_to_end(self, kind, job):
