@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who counts the signals of jobs in long runs, and what a process holds meanwhile."""
 
+import contextlib
 import os
+import resource
 import statistics
 import time
 from collections import Counter
@@ -58,6 +60,17 @@ def descriptors(pid):
         except FileNotFoundError:
             pass  # closed meanwhile
     return found
+
+
+@contextlib.contextmanager
+def descriptors_at_most(pid, count):
+    """No descriptor with a number from this on can be opened there."""
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (count, usual[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
 
 
 def recorded(service, kind):

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Over each limit and back: what is too much is refused, nothing else is, and what is let go can be had again."""
 
-import contextlib
 import os
 import re
-import resource
 import uuid
 
 import pytest
@@ -12,7 +10,7 @@ from gi.repository import Gio
 from kit import images
 from kit.bus import NAME, ROOT, BusError, Client, options, refused
 from kit.caller import body
-from kit.counting import descriptors, recorded
+from kit.counting import descriptors, descriptors_at_most, recorded
 from kit.images import MIB
 from kit.many import deep_chain, raw_disk
 from kit.neighbours import Neighbour, stopped
@@ -207,16 +205,6 @@ def test_domains(own, tmp_path):
 
 
 # Descriptors.
-
-@contextlib.contextmanager
-def descriptors_at_most(pid, count):
-    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (count, usual[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
-
 
 def test_no_descriptor_is_left(lab, neighbour):
     machine = lab.machine().add_virtio(images.two_layers(lab.directory, "more")).start()
