@@ -70,7 +70,8 @@ def descriptors_at_most(pid, count):
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
 
 
 def recorded(service, kind):
