@@ -177,31 +177,37 @@ def test_layers_of_a_chain(lab, neighbour):
     assert len(disk["Chain"]) == LAYERS and disk["Source"] == overlay
 
 
-@pytest.mark.long
-def test_domains(own, tmp_path):
-    """So many that are defined; all but one of the records are made here, for that is quicker."""
-    lab, name = own.lab, own.lab.unique_name()
+@pytest.fixture
+def full_of_domains(own, tmp_path):
+    """The daemon on a state of its own with so many that are defined. Records are made here, for that is quicker."""
+    service, name = own.lab.service, own.lab.unique_name()
     own.define(domain_xml(name))
-    with open(f"{lab.service.state_directory}/domains/{name}.json") as file:
+    with open(f"{service.state_directory}/domains/{name}.json") as file:
         record = file.read()
-    (identity,) = re.findall("<uuid>(.*?)</uuid>", record)
+    identity, = re.findall("<uuid>(.*?)</uuid>", record)
+    (tmp_path / "domains").mkdir()
     for number in range(DOMAINS):
-        (tmp_path / "domains").mkdir(exist_ok=True)
         text = record.replace(name, f"many{number}").replace(identity, str(uuid.UUID(int=number)))
         (tmp_path / "domains" / f"many{number}.json").write_text(text)
-    lab.service.terminate()
-    lab.service.start(str(tmp_path), deadline=120)
+    service.terminate()
+    service.start(str(tmp_path), deadline=120)
+    yield own
+    service.terminate()
+    service.start()
+
+
+@pytest.mark.long
+def test_domains(full_of_domains):
+    lab, own = full_of_domains.lab, full_of_domains
+    assert len(lab.manager["Domains"]) == DOMAINS
     machine = lab.machine().add_virtio(images.two_layers(lab.directory)).start()
     for attempt in (lambda: own.define(domain_xml("more")), lambda: own.create(domain_xml("more")),
                     lambda: lab.attach(machine)):
         with refused("LimitExceeded", DOMAINS):
             attempt()
-    assert len(lab.manager["Domains"]) == DOMAINS
     OwnDomain(lab.client, lab.manager.domain("many0").path).undefine()
     lab.attach(machine).disk("vda").commit(auto="pivot").wait_completed("completed")
     lab.domain_of(machine).detach()
-    lab.service.terminate()
-    lab.service.start()
 
 
 # Descriptors.
