@@ -19,22 +19,33 @@ def may_take_minutes(request):
 
 
 @pytest.fixture
-def release(service, monkeypatch, tmp_path):
-    """For the time of the test the daemon is a release build, made here.
+def binary(service):
+    """That of the daemon."""
+    return os.readlink(f"/proc/{service.pid()}/exe")
 
-    The address sanitizer keeps what was freed apart, hundreds of megabytes of it, so that what the service holds
-    cannot be seen through it.
-    """
-    binary = os.readlink(f"/proc/{service.pid()}/exe")
+
+@pytest.fixture
+def release_build(binary):
+    """The directory of a build without sanitizers, made here."""
     build = Path(binary).parent.parent / "release"
     if not (build / "build.ninja").exists():
         run("meson", "setup", str(build), str(PROJECT), "--buildtype=release", "-Dtests=false")
     run("ninja", "-C", str(build), "service/blockjobd")
+    return build
+
+
+@pytest.fixture
+def release(service, binary, release_build, monkeypatch, tmp_path):
+    """For the time of the test the daemon is a release build.
+
+    The address sanitizer keeps what was freed apart, hundreds of megabytes of it, so that what the service holds
+    cannot be seen through it.
+    """
     usual = os.environ["BLOCKJOBD"]
     script = Path(usual.split()[1]).read_text()
     assert binary in script
     start = tmp_path / "start"
-    start.write_text(script.replace(binary, str(build / "service" / "blockjobd")))
+    start.write_text(script.replace(binary, str(release_build / "service" / "blockjobd")))
     service.terminate()
     monkeypatch.setenv("BLOCKJOBD", f"/bin/sh {start}")
     service.start()
