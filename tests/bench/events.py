@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """From the moment that QEMU's event names to the arrival of the signal at a client, and of the peer's at one of its.
 
-The event is the first that tells of a job being ready, JOB_STATUS_CHANGE, as another monitor of the same QEMU hears it;
-the signals are Ready, and libvirt-dbus's BlockJob. In turns.
+The event is BLOCK_JOB_READY, as another monitor of the same QEMU hears it; the signals are Ready, and libvirt-dbus's
+BlockJob. In turns. The clients do not unpack what they hear (wire.py).
 
 usage: tests/with-service -- tests/bench/events.py [--quick] [--json FILE]
 """
@@ -16,56 +16,64 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 
 from bench import rows
 from bench.common import bench_directory, client_of, new_machine, new_overlay
+from bench.peer import NAME as PEER
 from bench.peer import READY, running
+from bench.wire import Wire
+from kit.bus import DRIVER, NAME
 from kit.objects import Manager
 
 
-def forget_events(machine):
-    """Those of earlier rounds, of which some may not have been read yet."""
-    machine.qmp.execute("query-jobs")
-    machine.qmp.events.clear()
+class Ear:
+    """A client that hears one kind of signal."""
+
+    def __init__(self, sender, member):
+        self.wire = Wire()
+        self.wire.listen(f"type='signal',sender='{sender}',member='{member}'")
+
+    def delay(self, machine, begin):
+        """(what begin gave, ms from QEMU's own time of the event to the next signal)"""
+        machine.qmp.execute("query-jobs")  # events of earlier rounds have come by then, and signals
+        machine.qmp.events.clear()
+        name, path, interface = DRIVER
+        self.wire.call(self.wire.message(path, interface, "GetId", destination=name))
+        begun = begin()
+        self.wire.wait_signal()
+        heard = time.time()
+        at = machine.qmp.wait_event("BLOCK_JOB_READY")["timestamp"]
+        return begun, (heard - at["seconds"] - at["microseconds"] / 1e6) * 1000
 
 
-def delay(machine, heard, to_wall):
-    """In ms, from QEMU's own time of the event."""
-    event = machine.qmp.wait_event("JOB_STATUS_CHANGE", status="ready")["timestamp"]
-    return (heard.time + to_wall - event["seconds"] - event["microseconds"] / 1e6) * 1000
-
-
-def of_service(client, machine, disk, to_wall):
-    forget_events(machine)
-    job = disk.commit(active=True, shallow=True)
-    delayed = delay(machine, client.wait_signal(job.path, "Ready"), to_wall)
+def of_service(ear, machine, disk):
+    job, delay = ear.delay(machine, lambda: disk.commit(active=True, shallow=True))
     job.abort()
     job.wait_completed("kept")
-    return delayed
+    return delay
 
 
-def of_peer(machine, to_wall):
-    forget_events(machine)
+def of_peer(ear, machine):
     since = machine.peer.client.position()
-    machine.begin_commit()
-    delayed = delay(machine, machine.wait_status(READY, since), to_wall)
+    _, delay = ear.delay(machine, machine.begin_commit)
+    machine.wait_status(READY, since)  # that client may hear it later
     machine.end("keep")
-    return delayed
+    return delay
 
 
 def delays_of(rounds):
     """ms of the service, ms of the peer"""
     machines, delays, peer_delays = [], [], []
     with bench_directory(machines) as directory, running() as peer:
-        client = client_of("Ready", "Completed")
+        client = client_of("Completed")
         machine = new_machine(directory, "events")
         machines.append(machine)
         peers = peer and peer.machine("events")
         for one in filter(None, (machine, peers)):
             new_overlay(one, 0)
         disk = Manager(client).attach("events", machine.monitor_path).disk("vda")
-        to_wall = time.time() - time.monotonic()
+        ear, peer_ear = Ear(NAME, "Ready"), peers and Ear(PEER, "BlockJob")
         for _ in range(rounds):
-            delays.append(of_service(client, machine, disk, to_wall))
+            delays.append(of_service(ear, machine, disk))
             if peers:
-                peer_delays.append(of_peer(peers, to_wall))
+                peer_delays.append(of_peer(peer_ear, peers))
         client.close()
     return delays, peer_delays
 

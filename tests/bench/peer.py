@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 
-from bench.common import bench_directory, milliseconds, new_overlay
+from bench.common import bench_directory
 from kit.bus import BusError, Client
 from kit.images import MIB, Chain
 from kit.own import disk_xml
@@ -200,9 +200,6 @@ class Peer:
         return self.client.call("/org/libvirt/QEMU", f"{NAME}.Connect", member, signature, *arguments,
                                 destination=NAME)
 
-    def ping(self):
-        self.client.call("/org/libvirt/QEMU", "org.freedesktop.DBus.Peer", "Ping", destination=NAME)
-
     def pids(self):
         return [process.pid for process in self.processes]
 
@@ -237,19 +234,3 @@ def running():
             yield peer
         finally:
             peer.stop()
-
-
-def property_read(rounds):
-    """What a client reads of a job that is ready, and a Ping, in turns: (ms of GetBlockJobInfo, ms of Ping). Without
-    the peer there are none."""
-    reads, pings = [], []
-    with running() as peer:
-        if peer:
-            machine = peer.machine("read")
-            new_overlay(machine, 0)
-            machine.begin_commit()
-            machine.wait_status(READY)
-            for _ in range(rounds):
-                reads.append(milliseconds(machine.job_info))
-                pings.append(milliseconds(peer.ping))
-    return reads, pings

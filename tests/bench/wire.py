@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A client of the bus that unpacks nothing: it reads as many bytes as a reply's header says, and that is all.
+"""A client of the bus that unpacks nothing: it reads as many bytes as a message's header says, and that is all.
 
 GDBus makes an object of each value of a reply before the caller has it, Python one more, and of what 1,000 domains
 have to say that takes longer than saying it. busctl and sd-bus put off the unpacking, but the time of one call cannot
@@ -16,7 +16,7 @@ from gi.repository import Gio
 from kit.bus import DRIVER, BusError, Client
 from kit.waiting import DEADLINE
 
-METHOD_RETURN, ERROR = 2, 3
+METHOD_RETURN, ERROR, SIGNAL = 2, 3, 4
 HEADER = 16
 
 
@@ -66,18 +66,30 @@ class Wire:
             ready += got
         return taken
 
+    def _next(self):
+        """(type, fields, body) of the next message, as they came."""
+        header = self._take(HEADER)
+        length, _, fields = struct.unpack_from("<III", header, 4)
+        assert header[0] == ord("l"), "a message of another byte order"
+        return header[1], self._take((fields + 7) // 8 * 8), self._take(length)
+
     def wait_reply(self):
-        """The body of the next reply to any call, as it came."""
+        """The body of the next reply to any call."""
         while True:
-            header = self._take(HEADER)
-            length, _, fields = struct.unpack_from("<III", header, 4)
-            assert header[0] == ord("l"), "a message of another byte order"
-            fields = self._take((fields + 7) // 8 * 8)
-            body = self._take(length)
-            if header[1] == ERROR:
+            kind, fields, body = self._next()
+            if kind == ERROR:
                 raise BusError("in a benchmark", f"{bytes(fields)} {bytes(body)}")
-            if header[1] == METHOD_RETURN:
+            if kind == METHOD_RETURN:
                 return body
+
+    def listen(self, rule):
+        name, path, interface = DRIVER
+        self.call(self.message(path, interface, "AddMatch", "(s)", rule, destination=name))
+
+    def wait_signal(self):
+        """Until the next signal has come."""
+        while self._next()[0] != SIGNAL:
+            pass
 
     def call(self, message):
         self.send(message)
