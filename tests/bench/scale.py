@@ -24,6 +24,8 @@ from bench import rows
 from bench.common import bench_directory, client_of, milliseconds
 from bench.fleet import REAL, Fleet, attach_all, attach_message
 from bench.jobs import served
+from bench.peer import running
+from bench.reads import ready_peer
 from bench.wire import Wire
 from kit.bus import DRIVER, OBJECT_MANAGER, PROPERTIES, ROOT
 from kit.objects import Manager
@@ -149,6 +151,15 @@ def figures_at(fleet, rounds, idle_seconds, state):
     return figures
 
 
+def memory_of_peer():
+    """Of both processes, with a domain that has a job; none where there is no peer."""
+    with running() as peer:
+        if not peer:
+            return []
+        ready_peer(peer)
+        return [sum(map(memory, peer.pids()))]
+
+
 def rows_of(title, count, figures):
     goals = {"GetAll of a job": "≤ 1.3 × a Ping", "CPU while idle": "0", "wake-ups while idle": "0"}
     if count == 1:
@@ -157,7 +168,8 @@ def rows_of(title, count, figures):
         goals |= {"attach all": "≤ 10 s", "GetManagedObjects": "≤ 300 ms"}
     for name, unit in UNITS.items():
         floor = ("Ping", figures["Ping"]) if name == "GetAll of a job" else (None, None)
-        yield rows.row(f"{title}: {name}", figures[name], unit, floor, goal=goals.get(name, ""))
+        peer = memory_of_peer() if name == "memory" and count == 1 else None
+        yield rows.row(f"{title}: {name}", figures[name], unit, floor, peer, goals.get(name, ""))
 
 
 def measure(quick, counts=(1, 10, 100, 1000)):
