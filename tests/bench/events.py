@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """From the moment that QEMU's event names to the arrival of the signal at a client, and of the peer's at one of its.
 
-The event is BLOCK_JOB_READY, as another monitor of the same QEMU hears it; the signals are Ready, and libvirt-dbus's
-BlockJob. In turns. The clients do not unpack what they hear (wire.py).
+The event is the one that each heeds, as another monitor of the same QEMU hears it: BLOCK_JOB_READY, and the
+JOB_STATUS_CHANGE right before it for libvirt, whose signal can be there before QEMU has sent the second. The signals
+are Ready, and libvirt-dbus's BlockJob. In turns. The clients do not unpack what they hear (wire.py).
 
 usage: tests/with-service -- tests/bench/events.py [--quick] [--json FILE]
 """
@@ -24,10 +25,10 @@ from kit.objects import Manager
 
 
 class Ear:
-    """A client that hears one kind of signal."""
+    """A client that hears one kind of signal, which this event of QEMU's is for."""
 
-    def __init__(self, sender, member):
-        self.wire = Wire()
+    def __init__(self, sender, member, event, **data):
+        self.wire, self.event, self.data = Wire(), event, data
         self.wire.listen(f"type='signal',sender='{sender}',member='{member}'")
 
     def delay(self, machine, begin):
@@ -39,7 +40,7 @@ class Ear:
         begun = begin()
         self.wire.wait_signal()
         heard = time.time()
-        at = machine.qmp.wait_event("BLOCK_JOB_READY")["timestamp"]
+        at = machine.qmp.wait_event(self.event, **self.data)["timestamp"]
         return begun, (heard - at["seconds"] - at["microseconds"] / 1e6) * 1000
 
 
@@ -69,7 +70,8 @@ def delays_of(rounds):
         for one in filter(None, (machine, peers)):
             new_overlay(one, 0)
         disk = Manager(client).attach("events", machine.monitor_path).disk("vda")
-        ear, peer_ear = Ear(NAME, "Ready"), peers and Ear(PEER, "BlockJob")
+        ear = Ear(NAME, "Ready", "BLOCK_JOB_READY")
+        peer_ear = peers and Ear(PEER, "BlockJob", "JOB_STATUS_CHANGE", status="ready")
         for _ in range(rounds):
             delays.append(of_service(ear, machine, disk))
             if peers:
