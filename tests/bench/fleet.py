@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 
 from bench.common import milliseconds
 from kit.bus import ROOT
-from kit.images import KIB, MIB, Chain
+from kit.images import KIB, MIB, Chain, Layer
 from kit.qemu import Machine, listening_socket
 
 LAYERS, TARGETS = 5, ("vda", "vdb")
@@ -91,7 +91,7 @@ class Images:
             copies[target].contents = chain.contents
             for layer in chain.layers:
                 path = os.path.join(directory, os.path.basename(layer.path))
-                copies[target].layers.append(type(layer)(path, layer.format, layer.size))
+                copies[target].layers.append(Layer(path, layer.format, layer.size))
         return copies
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """For how long the guest is held at a pivot (GuestHold), of commits and of copies, with a guest that is idle and one
 that writes and flushes all the time, beside what a record's syncs cost on the same file system, in turns: once with the
-records where the state directory of tests/with-service is, which should be a disk, and once on tmpfs, where a sync costs
-nothing. The images lie on the disk both times.
+records where the state directory of tests/with-service is, which should be a disk, and once on tmpfs, where a sync
+costs nothing. The images lie on the disk both times.
 
 usage: tests/with-service [--state DIR] -- tests/bench/hold.py [--quick] [--json FILE]
 """

@@ -3,8 +3,8 @@
 """What grows with the number of domains: attach, what clients read, a job, memory, and what is done while nothing
 happens. fleet.py tells what the domains are, and which of them are fakes.
 
-Each count has services on states of their own: on some all domains are attached at once, with 64 calls under way; on the
-last they are attached one after the other, and there the rest is measured.
+Each count has services on states of their own: on some all domains are attached at once, with 64 calls under way; on
+the last they are attached one after the other, and there the rest is measured.
 
 What is read is read by a client that does not unpack it (wire.py). Of GetManagedObjects there are two shares beside the
 time of the call: the CPU time that the service took for it, and that of the bus, which reads all of the reply, looks

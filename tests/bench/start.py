@@ -26,7 +26,7 @@ from kit.objects import Manager
 from kit.service import Service
 from kit.waiting import wait_until
 
-MINUTE = 60
+PATIENCE = 180  # seconds
 
 
 class Restarts:
@@ -55,13 +55,13 @@ class Restarts:
         floor = milliseconds(lambda: subprocess.run(f"{os.environ['BLOCKJOBD']} --version", shell=True, check=True,
                                                     stdout=subprocess.DEVNULL))
         since, start = self.client.position(), time.monotonic()
-        self.service.start(state_directory=self.state, deadline=MINUTE)
+        self.service.start(state_directory=self.state, deadline=PATIENCE)
         name = self.client.wait_signal(DRIVER[1], "NameOwnerChanged", since=since).time
         objects = self.wire.message(ROOT, OBJECT_MANAGER, "GetManagedObjects")
         last = name
         while b"disconnected" in self.wire.call(objects):
             last = time.monotonic()
-            assert last < start + MINUTE, "not all domains were connected again"
+            assert last < start + PATIENCE, "not all domains were connected again"
         return (name - start) * 1000, (last - start) * 1000, floor
 
     def rows(self, what, rounds):
@@ -75,7 +75,7 @@ class Restarts:
         since = self.client.position()
         jobs = [self.manager.domain(name).disk("vda").commit(active=True, shallow=True) for name in names]
         for job in jobs:
-            self.client.wait_signal(job.path, "Ready", MINUTE, since)
+            self.client.wait_signal(job.path, "Ready", PATIENCE, since)
 
     def finish_jobs(self, names, count):
         """So many jobs that have ended, a few on each domain, each on all domains at the same time."""
@@ -84,7 +84,7 @@ class Restarts:
             since = self.client.position()
             jobs = [disk.commit(auto="keep", shallow=True) for disk in disks[:count - first]]
             for job in jobs:
-                self.client.wait_signal(job.path, "Completed", MINUTE, since)
+                self.client.wait_signal(job.path, "Completed", PATIENCE, since)
 
     def detach(self, names):
         for name in names:
