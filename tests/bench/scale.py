@@ -70,6 +70,7 @@ class Subject:
         self.wire = Wire()
 
     def close(self):
+        self.service.kill()
         self.wire.close()
         self.client.close()
 

@@ -44,6 +44,7 @@ class Restarts:
         self.service.start(state_directory=state)
 
     def close(self):
+        self.service.kill()
         self.wire.close()
         self.client.close()
 
