@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The benchmark measures what docs/performance.md shows; its figures are no matter here, where other things run."""
 
-import importlib.machinery
 import json
 import re
+import runpy
 import subprocess
 
 from kit.pages import PROJECT
@@ -32,6 +32,6 @@ def test_quick_form(tmp_path):
     shown = [name for name in names_of((PROJECT / "docs/performance.md").read_text()) if "instructions" not in name]
     assert without_counts(shown) == without_counts(row["name"] for row in rows)
     # All that the picture shows is there; gnuplot may not be.
-    plot = importlib.machinery.SourceFileLoader("plot", str(PROJECT / "tests/bench/plot")).load_module()
-    script = plot.script(plot.growth(rows))
-    assert script.count("linespoints") == sum(len(lines) for *_, lines in plot.PANELS)
+    plot = runpy.run_path(str(PROJECT / "tests/bench/plot"))
+    script = plot["script"](plot["growth"](rows))
+    assert script.count("linespoints") == sum(len(lines) for *_, lines in plot["PANELS"])
