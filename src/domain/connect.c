@@ -229,6 +229,7 @@ void domain_drop_connection(Domain *domain)
         g_clear_handle_id(&domain->poll, g_source_remove);
         for (guint i = 0; i < domain->jobs->len; i++)
                 job_connection_lost(domain->jobs->pdata[i]);
+        domain_stop_finding_capabilities(domain);
         qmp_connection_free(connection);
         domain_map_connection_is_lost(domain);
 }
@@ -432,28 +433,12 @@ static void go_on(Domain *domain)
         domain_look_then(domain, on_first_look, NULL);
 }
 
-/* A storage daemon has QEMU's version and not its commands. */
-static char *capability_key(const Domain *domain)
+static void on_capabilities_found(Domain *domain, const GError *error)
 {
-        return g_strdup_printf("%s %s", domain->version, domain->has_guest ? "qemu" : "storage-daemon");
-}
-
-static void on_schema(JsonNode *result, const GError *error, gpointer data)
-{
-        Domain *domain = data;
-
-        if (!domain->connection)
-                return;
-        if (error) {
+        if (error)
                 fail_connection(domain, error);
-                return;
-        }
-        domain->host.capabilities = capabilities_new(result);
-        /* What cannot be served is not remembered: it may have lied about its version. */
-        if (capabilities_suffice(domain->host.capabilities, NULL))
-                g_hash_table_insert(domain->capability_cache, capability_key(domain),
-                                    capabilities_ref(domain->host.capabilities));
-        go_on(domain);
+        else
+                go_on(domain);
 }
 
 static gboolean is_the_same_qemu(Domain *domain, guint32 pid)
@@ -473,20 +458,12 @@ static gboolean is_the_same_qemu(Domain *domain, guint32 pid)
 static void on_name(JsonNode *result, const GError *error, gpointer data)
 {
         Domain *domain = data;
-        g_autofree char *key = NULL;
 
         (void) error;
         if (!domain->connection)
                 return;
         domain->has_guest = result != NULL;
-        key = capability_key(domain);
-        g_clear_pointer(&domain->host.capabilities, capabilities_unref);
-        domain->host.capabilities = g_hash_table_lookup(domain->capability_cache, key);
-        if (domain->host.capabilities) {
-                capabilities_ref(domain->host.capabilities);
-                go_on(domain);
-        } else
-                qmp_execute(domain->connection, "query-qmp-schema", NULL, on_schema, domain);
+        domain_find_capabilities(domain, on_capabilities_found);
 }
 
 static void on_ready(gpointer data)

@@ -203,6 +203,15 @@ void domain_schedule_poll(Domain *domain);
 /* describe.c: in libvirt's form; `inactive`: what the next start will use */
 char *domain_describe(const Domain *domain, gboolean inactive);
 
+/* schema.c */
+GHashTable *capability_cache_new(void);
+/* Fills host.capabilities and calls `found`, perhaps before it returns; with an error where the QEMU did not
+ * say. Nobody is called whose connection was dropped meanwhile. */
+typedef void (*DomainCapabilitiesFound)(Domain *domain, const GError *error);
+void domain_find_capabilities(Domain *domain, DomainCapabilitiesFound found);
+/* Before the connection goes. */
+void domain_stop_finding_capabilities(Domain *domain);
+
 /* connect.c: the connection and what follows when it ends */
 /* `fd` is taken, -1: the socket at `path`. `attached` may be called before this returns. */
 void domain_attach(Domain *domain, int fd, DomainDone attached, gpointer data);

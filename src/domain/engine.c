@@ -18,8 +18,7 @@ Engine *engine_new(Journal *journal, Surroundings *surroundings, const EngineObs
         engine->surroundings = surroundings;
         engine->observer = observer;
         engine->data = data;
-        engine->capability_cache =
-                g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify) capabilities_unref);
+        engine->capability_cache = capability_cache_new();
         engine->domains = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
         engine->detached = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);
         engine->storages = g_ptr_array_new_with_free_func((GDestroyNotify) domain_unref);

@@ -361,18 +361,6 @@ void engine_remove_job(Engine *engine, Job *job, JournalDone done, gpointer data
         g_ptr_array_remove(engine->jobs, job);
 }
 
-static guint finished_after(Engine *engine, guint index)
-{
-        const Job *job = engine->jobs->pdata[index];
-        guint count = 0;
-
-        for (guint i = index + 1; i < engine->jobs->len; i++) {
-                const Job *other = engine->jobs->pdata[i];
-                count += other->concluded && strcmp(other->domain, job->domain) == 0;
-        }
-        return count;
-}
-
 static gboolean on_expiry(gpointer data)
 {
         Engine *engine = data;
@@ -392,22 +380,29 @@ static gboolean is_needed(Engine *engine, const Job *job)
 
 void engine_expire_finished(Engine *engine)
 {
+        const Surroundings *surroundings = engine->surroundings;
         gint64 now = g_get_real_time(), next = 0;
+        g_autoptr(GHashTable) kept =
+                g_hash_table_new(g_str_hash, g_str_equal); /* of each domain: how many */
+        g_autoptr(GPtrArray) expired = g_ptr_array_new();
 
-        for (guint i = 0; i < engine->jobs->len;) {
+        for (guint i = engine->jobs->len; i-- > 0;) {
                 Job *job = engine->jobs->pdata[i];
-                gint64 end = job->end_time +
-                             (gint64) engine->surroundings->keep_finished_seconds * G_USEC_PER_SEC;
+                gint64 end = job->end_time + (gint64) surroundings->keep_finished_seconds * G_USEC_PER_SEC;
+                guint later = GPOINTER_TO_UINT(g_hash_table_lookup(kept, job->domain));
 
-                if (!is_needed(engine, job) &&
-                    (end <= now || finished_after(engine, i) >= engine->surroundings->keep_finished)) {
-                        engine_remove_job(engine, job, NULL, NULL);
+                if (!is_needed(engine, job) && (end <= now || later >= surroundings->keep_finished)) {
+                        g_ptr_array_add(expired, job);
                         continue;
                 }
-                if (job->concluded && (next == 0 || end < next))
+                if (!job->concluded)
+                        continue;
+                g_hash_table_insert(kept, job->domain, GUINT_TO_POINTER(later + 1));
+                if (next == 0 || end < next)
                         next = end;
-                i++;
         }
+        for (guint i = expired->len; i-- > 0;)
+                engine_remove_job(engine, expired->pdata[i], NULL, NULL);
         g_clear_handle_id(&engine->expiry, g_source_remove);
         if (next)
                 engine->expiry = g_timeout_add_seconds((guint) (MAX(next - now, 0) / G_USEC_PER_SEC) + 1,

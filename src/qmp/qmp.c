@@ -2,25 +2,24 @@
 #include "qmp/qmp.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <gio/gio.h>
-#include <gio/gunixsocketaddress.h>
 
 #include "base/error.h"
 #include "base/fd-watch.h"
 #include "base/json.h"
 #include "base/trim.h"
 #include "qmp/output.h"
+#include "qmp/socket.h"
 
 #define READ_SIZE (8 * 1024)  /* in one turn of the main loop: what one QEMU says delays no other */
 #define LONG_LINE (32 * 1024) /* and more is parsed in a worker thread */
 #define INPUT_KEPT 1024       /* bytes of room, while there is nothing to read */
-#define NESTING_MAX 1000      /* query-block nests a backing chain, one or two levels a layer */
+#define LOOK_AGAIN (100 * G_TIME_SPAN_MILLISECOND)
+#define NESTING_MAX 1000 /* query-block nests a backing chain, one or two levels a layer */
 
 typedef enum { STAGE_GREETING, STAGE_NEGOTIATING, STAGE_READY, STAGE_CLOSED } Stage;
 
@@ -39,6 +38,7 @@ struct QmpConnection {
         GSocket *socket;
         FdWatch *readable;
         GSource *timer; /* NULL: nothing has a deadline */
+        gint64 due;     /* that deadline, monotonic µs */
         Stage stage;
         guint holds; /* handlers and replies on the stack: freeing waits for them */
         gboolean freed;
@@ -130,6 +130,7 @@ static void set_timer(QmpConnection *connection, gint64 when)
                 g_source_set_callback(connection->timer, timer_fired, connection, NULL);
                 g_source_attach(connection->timer, NULL);
         }
+        connection->due = when;
         g_source_set_ready_time(connection->timer, when);
 }
 
@@ -145,10 +146,24 @@ static void set_timer_for_pending(QmpConnection *connection)
         clear_timer(connection);
 }
 
+/* What QEMU has said lies there unread when it is the service that is late; but one that says other things
+ * for ever is late. */
+static gboolean may_have_answered(const QmpConnection *connection, gint64 now)
+{
+        struct pollfd input = { .fd = g_socket_get_fd(connection->socket), .events = POLLIN };
+
+        return now < connection->due + QMP_COMMAND_SECONDS * G_USEC_PER_SEC &&
+               (!connection->readable || poll(&input, 1, 0) > 0);
+}
+
 static void on_deadline(QmpConnection *connection)
 {
         gint64 now = g_get_monotonic_time();
 
+        if (may_have_answered(connection, now)) {
+                g_source_set_ready_time(connection->timer, now + LOOK_AGAIN);
+                return;
+        }
         if (connection->stage != STAGE_READY) {
                 lose(connection,
                      g_error_new(
@@ -487,80 +502,28 @@ static void start(QmpConnection *connection, GSocket *socket, const char *name)
         connection->stage = STAGE_GREETING;
         if (getsockopt(g_socket_get_fd(socket), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid > 0)
                 connection->pid = (guint32) peer.pid;
-        g_socket_set_blocking(socket, FALSE);
         connection->output = output_new(socket);
         start_reading(connection);
         set_timer(connection, g_get_monotonic_time() + QMP_GREETING_SECONDS * G_USEC_PER_SEC);
 }
 
-/* The kernel says "refused" for a plain file as well as for a socket without a listener. */
-static void set_connect_error(GError **error, const GError *cause, const char *path)
-{
-        struct stat st;
-
-        if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK))
-                g_set_error(error, BJ_ERROR, BJ_ERROR_TIMEOUT,
-                            "monitor busy: others are waiting for '%s' already", path);
-        else if (stat(path, &st) < 0)
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "QMP socket '%s': %s", path,
-                            g_strerror(errno));
-        else if (!S_ISSOCK(st.st_mode))
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "'%s' is not a socket", path);
-        else if (g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED))
-                g_set_error(error, BJ_ERROR, BJ_ERROR_DISCONNECTED, "nothing listens on '%s'", path);
-        else
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT, "cannot connect to '%s': %s", path,
-                            cause->message);
-}
-
 gboolean qmp_connection_open(QmpConnection *connection, const char *path, GError **error)
 {
-        g_autoptr(GError) cause = NULL;
-        g_autoptr(GSocketAddress) address = NULL;
-        g_autoptr(GSocket) socket = NULL;
+        GSocket *socket = monitor_socket_open(path, error);
         g_autofree char *name = g_strdup_printf("'%s'", path);
 
-        if (strlen(path) >= sizeof(((struct sockaddr_un *) NULL)->sun_path)) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
-                            "socket path '%s' is longer than the %zu bytes that the kernel takes", path,
-                            sizeof(((struct sockaddr_un *) NULL)->sun_path) - 1);
-                return FALSE;
-        }
-        address = g_unix_socket_address_new(path);
-        socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, error);
-        if (!socket)
-                return FALSE;
-        g_socket_set_blocking(socket, FALSE);
-        if (!g_socket_connect(socket, address, NULL, &cause)) {
-                set_connect_error(error, cause, path);
-                return FALSE;
-        }
-        start(connection, g_steal_pointer(&socket), name);
-        return TRUE;
+        if (socket)
+                start(connection, socket, name);
+        return socket != NULL;
 }
 
 gboolean qmp_connection_open_fd(QmpConnection *connection, int fd, GError **error)
 {
-        g_autoptr(GSocket) socket = NULL;
-        struct stat st;
+        GSocket *socket = monitor_socket_take(fd, error);
 
-        /* Looked at first: whether GLib closes a descriptor that it refuses depends on its version. */
-        if (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode)) {
-                close(fd);
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
-                            "the passed descriptor is not a socket");
-                return FALSE;
-        }
-        socket = g_socket_new_from_fd(fd, error);
-        if (!socket)
-                return FALSE;
-        if (g_socket_get_socket_type(socket) != G_SOCKET_TYPE_STREAM || !g_socket_is_connected(socket)) {
-                g_set_error(error, BJ_ERROR, BJ_ERROR_INVALID_ARGUMENT,
-                            "the passed descriptor is not a connected stream socket");
-                return FALSE;
-        }
-        start(connection, g_steal_pointer(&socket), "the passed socket");
-        return TRUE;
+        if (socket)
+                start(connection, socket, "the passed socket");
+        return socket != NULL;
 }
 
 void qmp_connection_free(QmpConnection *connection)
