@@ -62,6 +62,13 @@ def descriptors(pid):
     return found
 
 
+def allocated(pid):
+    """KiB of memory that no file stands behind. How much of its program is counted as a process's own depends on
+    who else runs that program."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+
+
 @contextlib.contextmanager
 def descriptors_at_most(pid, count):
     """No descriptor with a number from this on can be opened there."""

@@ -4,15 +4,14 @@
 import math
 
 import pytest
-from bench.scale import memory
 from kit.bus import NAME
-from kit.counting import Samples, descriptors, recorded
+from kit.counting import Samples, allocated, descriptors, recorded
 from kit.crowd import Crowd
 from kit.pinger import pinged
 from kit.waiting import wait_until
 
 # Of finished jobs in each domain: so few that all that is kept is there after the first minute.
-KEPT = 16
+KEPT = 8
 # A Ping waits for what is in front of it in the service's queue, where each client has one call at most; what takes
 # longest of those lists every job that is kept. And it waits for a processor, as everything does, of which other
 # programs may leave it little for some seconds.
@@ -40,7 +39,7 @@ def let_work(lab, clients, machines, seconds):
     pid = lab.service.pid()
     crowd = Crowd(lab, machines)
     before = descriptors(pid)
-    samples = Samples(lambda: (memory(pid), len(descriptors(pid))))
+    samples = Samples(lambda: (allocated(pid), len(descriptors(pid))))
     with pinged() as pings, crowd.at_work(clients):
         while samples.seconds() < seconds and not crowd.ending.wait(1):
             samples.take()

@@ -4,10 +4,9 @@
 import os
 
 import pytest
-from bench.scale import memory
 from kit import images
 from kit.bus import NAME
-from kit.counting import CountingClient, Samples, descriptors, recorded
+from kit.counting import CountingClient, Samples, allocated, descriptors, recorded
 from kit.images import KIB, MIB
 from kit.objects import Disk, Manager
 from kit.waiting import DEADLINE, wait_until
@@ -56,7 +55,7 @@ def let_run(lab, count, every):
     manager = Manager(rounds.client)
     pid = lab.service.pid()
     before = descriptors(pid)
-    samples = Samples(lambda: [memory(pid)])
+    samples = Samples(lambda: [allocated(pid)])
     for number in range(1, count + 1):
         rounds.one()
         if number % every == 0:
