@@ -4,7 +4,6 @@
 import pytest
 
 
-
 @pytest.fixture(autouse=True)
 def rules_are_in_force(client):
     """Without the rules every one of these tests would say something else than it seems to."""

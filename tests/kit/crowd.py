@@ -139,7 +139,7 @@ class Member(threading.Thread):
                 self.start_job(place)
             finally:
                 place.turn.release()
-        elif place.job and self.random.random() < 0.5:
+        elif place.job and self.random.random() < (0.1 if self.client.end_of(place.job, 0) else 0.6):
             self.meddle(place)
         else:
             self.read(place)
