@@ -27,7 +27,7 @@ ENDED = (*GONE, "NotActive", "NotReady", "InvalidState")
 TAKEN = ("JobActive",)
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 # What QEMU says where the job came to its end, or another client was obeyed, while the command was on its way.
-LATE = ("cannot accept command verb", "not found", "is already paused", "is not paused")
+LATE = ("cannot accept command verb", "not found", "is already paused", "was not paused")
 
 
 def may_be(error, allowed):
