@@ -16,8 +16,11 @@ KEPT = 8
 # longest of those lists every job that is kept. And it waits for a processor, as everything does, of which other
 # programs may leave it little for some seconds.
 PING_SECONDS = {0.5: 0.1, 0.99: 1.0, 1.0: 10.0}
-# KiB: what is allocated in between leaves holes of some pages in the heap, which are used again.
-GROWTH = 512
+# KiB: each of some two dozen threads that look at files comes to have a heap of its own, and these take longer than a
+# minute to become as large as they will; test_rounds.py has the closer look. It is less than 1 KiB for each job.
+GROWTH = 2048
+# Descriptors: what is open for a moment, to look at a file or to write a record.
+MOMENTARY = 2
 MINUTE = 60.0
 
 
@@ -72,4 +75,4 @@ def test_memory_under_a_hundred_clients(release, quiet):
     minutes = [samples.medians(number * MINUTE, (number + 1) * MINUTE) for number in range(10)]
     print(f"KiB of memory and descriptors in each minute: {minutes}")
     (second, files), (last, last_files) = minutes[1], minutes[-1]
-    assert last - second <= GROWTH and last_files <= files
+    assert last - second <= GROWTH and last_files <= files + MOMENTARY

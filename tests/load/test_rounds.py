@@ -14,7 +14,8 @@ from kit.waiting import DEADLINE, wait_until
 # What a round writes, where no other round does, so that each can be seen at the end.
 WRITTEN = 4 * KIB
 KEPT = 64  # finished jobs of a domain, as the service does without a configuration
-# KiB: what is allocated in between leaves holes of some pages in the heap, which are used again.
+# KiB, after the first thousand, in which the heaps of the threads that look at files become as large as they will: what
+# is allocated in between leaves holes of some pages, which are used again. It is 32 bytes for each round.
 GROWTH = 256
 
 
