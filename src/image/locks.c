@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 /* How often a look is begun anew because of locks that change meanwhile, and how often a lock has to be seen
- * of which nobody can be seen to have it. */
+ * of which nobody can be seen to have it, with longer and longer pauses. */
 #define TRIES 16
-#define CONFIRMED 3
+#define CONFIRMED 8
+#define PAUSE_MICROSECONDS 500
 #define LOCKS "/proc/locks"
 #define CHUNK 4096 /* bytes: what the kernel gives at once */
 
@@ -157,12 +158,28 @@ static gboolean is_looked_at(const Sought *sought)
         return sought->is_looked_at;
 }
 
-/* FALSE: the two lists do not belong together. A QEMU takes and drops locks while a job gets ready or ends:
+/* TRUE: it says something else than the last time. The kernel gives the list in pieces, which are not of the
+ * same moment where others take and drop locks: one is missed, or counted twice. */
+static gboolean read_list(GArray *sought)
+{
+        g_autoptr(GString) text = g_string_new(NULL);
+        gboolean differs = FALSE;
+
+        read_text(AT_FDCWD, LOCKS, text);
+        for (guint i = 0; i < sought->len; i++) {
+                guint count = count_in(text, at(sought, i)->name);
+
+                differs = differs || count != at(sought, i)->all;
+                at(sought, i)->all = count;
+        }
+        return differs;
+}
+
+/* FALSE: the lists do not belong together. A QEMU takes and drops locks while a job gets ready or ends:
  * they do only where it has as many before as behind, and all of its own are among them. */
 static gboolean count(GArray *sought, const char *ours)
 {
         g_autofree guint *before = ours ? count_of_process(ours, sought) : NULL, *behind = NULL;
-        g_autoptr(GString) text = g_string_new(NULL);
 
         for (guint i = 0; i < sought->len; i++) {
                 at(sought, i)->known = before ? before[i] : 0;
@@ -170,9 +187,9 @@ static gboolean count(GArray *sought, const char *ours)
         }
         if (!is_any(sought, is_looked_at))
                 return TRUE;
-        read_text(AT_FDCWD, LOCKS, text);
-        for (guint i = 0; i < sought->len; i++)
-                at(sought, i)->all = count_in(text, at(sought, i)->name);
+        for (guint reads = 0; read_list(sought) || reads == 0; reads++)
+                if (reads == TRIES)
+                        return FALSE;
         behind = ours ? count_of_process(ours, sought) : NULL;
         for (guint i = 0; behind && i < sought->len; i++)
                 if (at(sought, i)->is_looked_at &&
@@ -251,11 +268,12 @@ GPtrArray *lock_holders(const LockedFile *files, guint n_files, guint32 but)
                 /* Else nobody has it who can be seen, or somebody has just let go of it. */
                 if (is_explained(sought, holders, ++unexplained == CONFIRMED))
                         return holders;
+                g_usleep(PAUSE_MICROSECONDS << unexplained);
         }
         return holders;
 }
 
-static gpointer read_list(gpointer data)
+static gpointer open_list(gpointer data)
 {
         g_autoptr(GString) text = g_string_new(NULL);
 
@@ -265,7 +283,7 @@ static gpointer read_list(gpointer data)
 
 void lock_holders_soon(void)
 {
-        GThread *thread = g_thread_try_new("locks", read_list, NULL, NULL);
+        GThread *thread = g_thread_try_new("locks", open_list, NULL, NULL);
 
         g_clear_pointer(&thread, g_thread_unref);
 }
