@@ -8,7 +8,8 @@ struct Authority {
         GCancellable *connecting;
         GQueue waiting;   /* Question: until polkit is connected, and there is room */
         GHashTable *open; /* uid → number of questions that polkit has */
-        guint all_open;
+        GHashTable *held; /* uid → number of questions of every kind */
+        guint all_open, all_held, most;
 };
 
 typedef struct {
@@ -22,8 +23,25 @@ typedef struct {
         gpointer data;
 } Question;
 
+static guint count_of(GHashTable *counts, guint32 uid)
+{
+        return GPOINTER_TO_UINT(g_hash_table_lookup(counts, GUINT_TO_POINTER(uid)));
+}
+
+static void set_count(GHashTable *counts, guint32 uid, guint count)
+{
+        if (count)
+                g_hash_table_insert(counts, GUINT_TO_POINTER(uid), GUINT_TO_POINTER(count));
+        else
+                g_hash_table_remove(counts, GUINT_TO_POINTER(uid));
+}
+
 static void question_free(Question *question)
 {
+        Authority *authority = question->authority;
+
+        authority->all_held--;
+        set_count(authority->held, question->uid, count_of(authority->held, question->uid) - 1);
         g_free(question->sender);
         g_free(question->action);
         g_object_unref(question->details);
@@ -38,22 +56,6 @@ static void answer(Question *question, AuthorityAnswer answer)
         question_free(question);
 }
 
-static guint open_of(const Question *question)
-{
-        return GPOINTER_TO_UINT(
-                g_hash_table_lookup(question->authority->open, GUINT_TO_POINTER(question->uid)));
-}
-
-static void set_open_of(const Question *question, guint count)
-{
-        GHashTable *open = question->authority->open;
-
-        if (count)
-                g_hash_table_insert(open, GUINT_TO_POINTER(question->uid), GUINT_TO_POINTER(count));
-        else
-                g_hash_table_remove(open, GUINT_TO_POINTER(question->uid));
-}
-
 static void ask_those_with_room(Authority *authority);
 
 static void on_checked(GObject *source, GAsyncResult *result, gpointer data)
@@ -65,7 +67,7 @@ static void on_checked(GObject *source, GAsyncResult *result, gpointer data)
                 polkit_authority_check_authorization_finish(POLKIT_AUTHORITY(source), result, &error);
 
         authority->all_open--;
-        set_open_of(question, open_of(question) - 1);
+        set_count(authority->open, question->uid, count_of(authority->open, question->uid) - 1);
         if (!checked)
                 answer(question, AUTHORITY_ABSENT);
         else if (polkit_authorization_result_get_is_authorized(checked))
@@ -80,11 +82,12 @@ static void on_checked(GObject *source, GAsyncResult *result, gpointer data)
 static void ask(Question *question)
 {
         g_autoptr(PolkitSubject) subject = polkit_system_bus_name_new(question->sender);
+        Authority *authority = question->authority;
 
-        question->authority->all_open++;
-        set_open_of(question, open_of(question) + 1);
+        authority->all_open++;
+        set_count(authority->open, question->uid, count_of(authority->open, question->uid) + 1);
         polkit_authority_check_authorization(
-                question->authority->polkit, subject, question->action, question->details,
+                authority->polkit, subject, question->action, question->details,
                 question->interactive ? POLKIT_CHECK_AUTHORIZATION_FLAGS_ALLOW_USER_INTERACTION
                                       : POLKIT_CHECK_AUTHORIZATION_FLAGS_NONE,
                 question->cancellable, on_checked, question);
@@ -98,7 +101,7 @@ static void ask_those_with_room(Authority *authority)
 
                 next = l->next;
                 if (!cancelled && (!authority->polkit || authority->all_open >= QUESTIONS_MAX ||
-                                   open_of(question) >= QUESTIONS_PER_UID_MAX))
+                                   count_of(authority->open, question->uid) >= QUESTIONS_PER_UID_MAX))
                         continue;
                 g_queue_delete_link(&authority->waiting, l);
                 if (cancelled)
@@ -142,12 +145,14 @@ static void on_bus(GObject *source, GAsyncResult *result, gpointer data)
                 g_dbus_connection_set_exit_on_close(connection, FALSE);
 }
 
-Authority *authority_new(void)
+Authority *authority_new(guint most)
 {
         Authority *authority = g_new0(Authority, 1);
 
+        authority->most = most;
         g_queue_init(&authority->waiting);
         authority->open = g_hash_table_new(NULL, NULL);
+        authority->held = g_hash_table_new(NULL, NULL);
         g_bus_get(G_BUS_TYPE_SYSTEM, NULL, on_bus, NULL);
         connect_polkit(authority);
         return authority;
@@ -163,15 +168,28 @@ void authority_free(Authority *authority)
         g_clear_object(&authority->polkit);
         g_queue_clear_full(&authority->waiting, (GDestroyNotify) question_free);
         g_hash_table_unref(authority->open);
+        g_hash_table_unref(authority->held);
         g_free(authority);
 }
 
-void authority_check(Authority *authority, const char *sender, guint32 uid, const char *action,
-                     const char *const *details, gboolean interactive, GCancellable *cancellable,
-                     AuthorityDone done, gpointer data)
+static gboolean has_room(const Authority *authority, guint32 uid)
 {
-        Question *question = g_new(Question, 1);
+        return authority->all_held < authority->most &&
+               count_of(authority->held, uid) < QUESTIONS_OF_UID_MAX;
+}
 
+gboolean authority_check(Authority *authority, const char *sender, guint32 uid, const char *action,
+                         const char *const *details, gboolean interactive, GCancellable *cancellable,
+                         AuthorityDone done, gpointer data)
+{
+        Question *question;
+
+        /* Of those whose caller has gone some may still wait. */
+        if (!has_room(authority, uid))
+                ask_those_with_room(authority);
+        if (!has_room(authority, uid))
+                return FALSE;
+        question = g_new(Question, 1);
         *question = (Question){
                 .authority = authority,
                 .sender = g_strdup(sender),
@@ -185,9 +203,12 @@ void authority_check(Authority *authority, const char *sender, guint32 uid, cons
         };
         for (; details && details[0]; details += 2)
                 polkit_details_insert(question->details, details[0], details[1]);
+        authority->all_held++;
+        set_count(authority->held, uid, count_of(authority->held, uid) + 1);
         g_queue_push_tail(&authority->waiting, question);
         if (authority->polkit)
                 ask_those_with_room(authority);
         else if (!authority->connecting)
                 connect_polkit(authority);
+        return TRUE;
 }

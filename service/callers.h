@@ -20,7 +20,7 @@ typedef struct {
         char *name; /* unique name on the bus */
         gboolean uid_known;
         guint32 uid;
-        sd_bus_slot *uid_query, *vanished;
+        sd_bus_slot *uid_query;
         guint requests;     /* of every kind */
         GPtrArray *pending; /* the requests that are not authorized yet */
 } Caller;

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <glib-unix.h>
 #include <systemd/sd-daemon.h>
@@ -23,6 +24,11 @@
 /* A QEMU that has been asked to end may take so long. */
 #define END_STARTS_SECONDS 6
 
+/* Messages that wait have their descriptors with them, of which the bus lets so many through. At most half
+ * of all go there: to those whose uid is not known yet, and to those that wait for polkit. */
+#define DESCRIPTORS_OF_MESSAGE 16
+#define PART_FOR_WAITING 4
+
 typedef struct {
         Service service;
         Journal *journal; /* the engine's */
@@ -31,6 +37,17 @@ typedef struct {
         gint64 stop_deadline;
         int status;
 } Daemon;
+
+/* Never fewer than one caller may have pending. */
+static guint most_waiting(void)
+{
+        struct rlimit limit;
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+                return REQUESTS_PER_CALLER_MAX;
+        return (guint) CLAMP(limit.rlim_cur / PART_FOR_WAITING / DESCRIPTORS_OF_MESSAGE,
+                             REQUESTS_PER_CALLER_MAX, G_MAXINT);
+}
 
 static gboolean on_stop_check(gpointer data)
 {
@@ -143,7 +160,7 @@ static gboolean connect_bus(Daemon *daemon)
                 return FALSE;
         }
         bus_source_attach(daemon->service.bus, on_bus_closed, daemon);
-        daemon->service.authority = authority_new();
+        daemon->service.authority = authority_new(daemon->service.most_waiting);
         return TRUE;
 }
 
@@ -210,6 +227,7 @@ static int run(Daemon *daemon, const Places *places)
         daemon->loop = g_main_loop_new(NULL, FALSE);
         service->callers =
                 g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify) caller_free);
+        service->most_waiting = most_waiting();
         service->waiting = g_ptr_array_new();
         service->asking = g_ptr_array_new();
         service->engine = engine_new(daemon->journal, surroundings_of(daemon, places, &config),
@@ -234,7 +252,11 @@ static void clean_up(Daemon *daemon)
                 engine_stop(service->engine);
         }
         g_clear_pointer(&service->engine, engine_free);
+        /* Those of their requests that are dropped look into it. */
+        if (service->callers)
+                g_hash_table_remove_all(service->callers);
         g_clear_pointer(&service->callers, g_hash_table_unref);
+        service->callers_match = sd_bus_slot_unref(service->callers_match);
         g_clear_pointer(&service->authority, authority_free);
         g_clear_pointer(&service->waiting, g_ptr_array_unref);
         g_clear_pointer(&service->asking, g_ptr_array_unref);

@@ -258,10 +258,14 @@ static void ask(Request *request, Caller *caller)
         g_ptr_array_add(caller->pending, request);
         g_free(request->about);
         request->about = describe(request, &details);
-        authority_check(request->service->authority, request->sender, request->uid,
-                        action_names[action_of(request)], details.pairs,
-                        sd_bus_message_get_allow_interactive_authorization(request->message) > 0,
-                        request->cancellable, on_answer, request);
+        if (authority_check(request->service->authority, request->sender, request->uid,
+                            action_names[action_of(request)], details.pairs,
+                            sd_bus_message_get_allow_interactive_authorization(request->message) > 0,
+                            request->cancellable, on_answer, request))
+                return;
+        g_ptr_array_remove_fast(caller->pending, request);
+        request_fail_new(request, BJ_ERROR_LIMIT_EXCEEDED,
+                         "too many requests wait for an authorization already");
 }
 
 static void go_on(gpointer data)
@@ -335,6 +339,10 @@ int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *erro
                 return sd_bus_error_setf(error, ERROR_PREFIX "LimitExceeded",
                                          "%d requests of yours are pending already",
                                          REQUESTS_PER_CALLER_MAX);
+        if (!caller->uid_known && service->nameless >= service->most_waiting)
+                return sd_bus_error_setf(error, ERROR_PREFIX "LimitExceeded",
+                                         "%u requests of new callers are pending already",
+                                         service->most_waiting);
         caller->requests++;
         request = g_new0(Request, 1);
         request->service = service;
@@ -344,8 +352,10 @@ int request_dispatch(sd_bus_message *message, void *userdata, sd_bus_error *erro
         request->cancellable = g_cancellable_new();
         if (caller->uid_known)
                 go_on(request);
-        else
+        else {
                 g_ptr_array_add(caller->pending, request);
+                service->nameless++;
+        }
         return 1;
 }
 

@@ -18,10 +18,13 @@ typedef struct {
         sd_bus *bus;
         Engine *engine;
         Authority *authority;
-        GHashTable *callers; /* unique name → Caller */
-        GPtrArray *waiting;  /* Request: until a job concludes */
-        GPtrArray *asking;   /* Request: until QEMU has answered a command */
-        GHashTable *changes; /* object path → what PropertiesChanged has to tell */
+        GHashTable *callers;        /* unique name → Caller */
+        sd_bus_slot *callers_match; /* tells of those that are gone */
+        guint nameless;             /* requests of callers whose uid is not known yet */
+        guint most_waiting;         /* so many may be nameless, and so many wait for polkit */
+        GPtrArray *waiting;         /* Request: until a job concludes */
+        GPtrArray *asking;          /* Request: until QEMU has answered a command */
+        GHashTable *changes;        /* object path → what PropertiesChanged has to tell */
         guint changes_idle;
 } Service;
 
