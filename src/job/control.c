@@ -102,8 +102,24 @@ static Control *control_new(Job *job, JobDone done, gpointer data)
         return control;
 }
 
-static void control_end(Control *control, const GError *error)
+/* The events that came before the refusal tell what is behind it: the job came to its end meanwhile. */
+static void explain(const Job *job, GError **error)
 {
+        gboolean has_ended = job->status == STATUS_CONCLUDED || job->status == STATUS_ABSENT;
+
+        if (!g_error_matches(*error, BJ_ERROR, BJ_ERROR_QEMU) || job->status == STATUS_RUNNING ||
+            job->status == STATUS_PAUSED || job->status == STATUS_READY || job->status == STATUS_STANDBY)
+                return;
+        (*error)->code = has_ended ? BJ_ERROR_NOT_ACTIVE : BJ_ERROR_INVALID_STATE;
+        g_prefix_error(error, "job '%s' %s: ", job->id, has_ended ? "has ended" : "is at its end");
+}
+
+static void control_end(Control *control, const GError *refusal)
+{
+        g_autoptr(GError) error = refusal ? g_error_copy(refusal) : NULL;
+
+        if (error)
+                explain(control->job, &error);
         control->done(control->job, error, control->data);
         job_unref(control->job);
         g_free(control->mode);
@@ -173,10 +189,18 @@ void job_set_speed(Job *job, guint64 speed, JobDone done, gpointer data)
                     control);
 }
 
-static void on_paused_or_resumed(JsonNode *result, const GError *error, gpointer data)
+/* Somebody else was faster. */
+static gboolean is_so_already(const GError *error)
+{
+        return g_error_matches(error, BJ_ERROR, BJ_ERROR_QEMU) &&
+               (strstr(error->message, "already paused") || strstr(error->message, "not paused"));
+}
+
+static void on_paused_or_resumed(JsonNode *result, const GError *refusal, gpointer data)
 {
         Control *control = data;
         Job *job = control->job;
+        const GError *error = is_so_already(refusal) ? NULL : refusal;
         gboolean later = came_too_late(job, error);
 
         (void) result;

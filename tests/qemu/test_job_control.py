@@ -349,3 +349,34 @@ def test_suspended_guest(lab):
     job.pivot()
     job.wait_completed("completed")
     assert machine.active_file("vda") == chain.base.path
+
+
+def test_speed_of_a_job_that_comes_to_its_end(lab):
+    """Refused for that, and not in QEMU's words about its inner states."""
+    _, _, disk = lab.standard()
+    refusals = set()
+    for _ in range(20):
+        job = disk.commit(auto="keep")
+        try:
+            while job["State"] != "concluded":
+                job.set_speed(0)
+        except BusError as error:
+            refusals.add(error.short)
+        job.wait_completed("kept")
+    assert refusals <= {"NotActive", "InvalidState"}
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_several_pause_and_resume_at_once(lab, ready):
+    _, _, disk = lab.standard() if ready else lab.slow()
+    job = disk.commit(active=True, speed=0 if ready else 64 * KIB)
+    if ready:
+        job.wait_ready()
+    for member, state in (("Pause", "paused"), ("Resume", "ready" if ready else "running")):
+        calls = [lab.client.call_later(job.path, "Job", member) for _ in range(5)]
+        assert [lab.client.wait_reply(call).kind for call in calls] == ["reply"] * 5
+        job.wait("State", state)
+    job.set_speed(0)
+    job.wait_ready()
+    job.abort()
+    job.wait_completed("kept")
