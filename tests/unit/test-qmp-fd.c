@@ -194,8 +194,9 @@ static void never_sent(gconstpointer data)
                 execute(monitor, expected, i, 4 * MIB, fd);
                 close(fd);
         }
-        /* both ends of the pair; the first one has gone, with the start of its command, into the socket */
-        g_assert_cmpuint(count_descriptors(), ==, before + 2 + 2);
+        /* both ends of the pair and what watches one; the first file has gone, with the start of its
+         * command, into the socket */
+        g_assert_cmpuint(count_descriptors(), ==, before + 3 + 2);
         if (end == FREED_IN_LOST)
                 monitor->free_at = "lost";
         if (end == FREED)
