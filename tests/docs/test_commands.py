@@ -42,7 +42,7 @@ ELSEWHERE = [
      "it would change this machine, which may have no systemd",
      "./check and ./check --fresh install the packages and build; tests/docs installs below a directory of its own"),
     ("docs/performance.md", "sudo ./check --bench\n",
-     "nothing else may run on the machine meanwhile", "tests/docs/test_performance.py runs the quick form"),
+     "nothing else may run on the machine meanwhile", "tests/load/test_performance.py runs the quick form"),
 ]
 
 # What a block may be written in. Whatever else a document shows has the language "text".
