@@ -141,7 +141,7 @@ def round_of(kind, images, client, service_first):
 
 
 def measure(quick):
-    size, rounds = (16 * MIB, 1) if quick else (4096 * MIB, 5)
+    size, rounds = (16 * MIB, 1) if quick else (4096 * MIB, 11)
     parent = roomy_directory(size)
     print(f"images in {parent or tempfile.gettempdir()}", flush=True)
     with bench_directory([], parent) as directory:

@@ -31,6 +31,7 @@ from kit.bus import DRIVER, OBJECT_MANAGER, PROPERTIES, ROOT
 from kit.objects import Manager
 from kit.service import Service
 
+SETTLED = 2  # seconds: one after an attach, memory that it took is given back
 SHARES = "", ", the service's share", ", the bus's share"
 UNITS = {"attach all": "ms", "attach, each": "ms", "commit of 64 KiB, kept": "ms", "GetAll of a job": "ms",
          **{f"GetManagedObjects{share}": "ms" for share in SHARES}, "memory": "KiB",
@@ -114,6 +115,7 @@ class Subject:
 
     def idle(self, seconds):
         """(ms of CPU, wake-ups)"""
+        time.sleep(SETTLED)
         before = cpu(self.pid), sleeps(self.pid)
         time.sleep(seconds)  # what is measured is that nothing happens
         return cpu(self.pid) - before[0], sleeps(self.pid) - before[1]
