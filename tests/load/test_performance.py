@@ -10,7 +10,7 @@ from kit.pages import PROJECT
 
 
 def names_of(page):
-    lines = page.partition("<!-- measured -->")[2].splitlines()
+    lines = page.partition("<!-- measured -->")[2].partition("<!-- end of what is measured -->")[0].splitlines()
     return [line.split(" | ")[0].removeprefix("| ") for line in lines if line.startswith("| ")][1:]
 
 
