@@ -28,8 +28,10 @@ static guint count_of(GHashTable *counts, guint32 uid)
         return GPOINTER_TO_UINT(g_hash_table_lookup(counts, GUINT_TO_POINTER(uid)));
 }
 
-static void set_count(GHashTable *counts, guint32 uid, guint count)
+static void change_count(GHashTable *counts, guint32 uid, gint difference)
 {
+        guint count = count_of(counts, uid) + (guint) difference;
+
         if (count)
                 g_hash_table_insert(counts, GUINT_TO_POINTER(uid), GUINT_TO_POINTER(count));
         else
@@ -41,7 +43,7 @@ static void question_free(Question *question)
         Authority *authority = question->authority;
 
         authority->all_held--;
-        set_count(authority->held, question->uid, count_of(authority->held, question->uid) - 1);
+        change_count(authority->held, question->uid, -1);
         g_free(question->sender);
         g_free(question->action);
         g_object_unref(question->details);
@@ -67,7 +69,7 @@ static void on_checked(GObject *source, GAsyncResult *result, gpointer data)
                 polkit_authority_check_authorization_finish(POLKIT_AUTHORITY(source), result, &error);
 
         authority->all_open--;
-        set_count(authority->open, question->uid, count_of(authority->open, question->uid) - 1);
+        change_count(authority->open, question->uid, -1);
         if (!checked)
                 answer(question, AUTHORITY_ABSENT);
         else if (polkit_authorization_result_get_is_authorized(checked))
@@ -85,7 +87,7 @@ static void ask(Question *question)
         Authority *authority = question->authority;
 
         authority->all_open++;
-        set_count(authority->open, question->uid, count_of(authority->open, question->uid) + 1);
+        change_count(authority->open, question->uid, 1);
         polkit_authority_check_authorization(
                 authority->polkit, subject, question->action, question->details,
                 question->interactive ? POLKIT_CHECK_AUTHORIZATION_FLAGS_ALLOW_USER_INTERACTION
@@ -204,7 +206,7 @@ gboolean authority_check(Authority *authority, const char *sender, guint32 uid, 
         for (; details && details[0]; details += 2)
                 polkit_details_insert(question->details, details[0], details[1]);
         authority->all_held++;
-        set_count(authority->held, uid, count_of(authority->held, uid) + 1);
+        change_count(authority->held, uid, 1);
         g_queue_push_tail(&authority->waiting, question);
         if (authority->polkit)
                 ask_those_with_room(authority);

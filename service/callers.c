@@ -58,6 +58,7 @@ static void watch_callers(Service *service)
 Caller *caller_of(Service *service, const char *sender, const CallerHandlers *handlers)
 {
         Caller *caller = g_hash_table_lookup(service->callers, sender);
+
         if (!caller) {
                 caller = g_new0(Caller, 1);
                 caller->service = service;
