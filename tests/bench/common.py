@@ -10,6 +10,7 @@ import time
 from kit.bus import NAME, Client
 from kit.images import MIB, Chain
 from kit.qemu import Machine
+from kit.service import Service
 
 
 def new_machine(directory, name, **keywords):
@@ -36,6 +37,19 @@ def client_of(*signals):
     for signal in signals:
         client.driver("AddMatch", "(s)", f"type='signal',sender='{NAME}',member='{signal}'")
     return client
+
+
+@contextlib.contextmanager
+def service_with_records_in(parent):
+    """In the place of the one of tests/with-service; the directory of its records."""
+    client = client_of()
+    service = Service(client)
+    with tempfile.TemporaryDirectory(dir=parent, prefix="blockjobd-bench-", ignore_cleanup_errors=True) as state:
+        service.kill()
+        service.start(state_directory=state)
+        yield state
+        service.kill()
+    client.close()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from bench.common import bench_directory, client_of, new_machine, new_overlay
 from bench.peer import NAME as PEER
 from bench.peer import READY, running
 from bench.wire import Wire
-from kit.bus import DRIVER, NAME
+from kit.bus import NAME
 from kit.objects import Manager
 
 
@@ -35,8 +35,7 @@ class Ear:
         """(what begin gave, ms from QEMU's own time of the event to the next signal)"""
         machine.qmp.execute("query-jobs")  # events of earlier rounds have come by then, and signals
         machine.qmp.events.clear()
-        name, path, interface = DRIVER
-        self.wire.call(self.wire.message(path, interface, "GetId", destination=name))
+        self.wire.driver("GetId")
         begun = begin()
         self.wire.wait_signal()
         heard = time.time()

@@ -10,17 +10,15 @@ usage: tests/with-service [--state DIR] -- tests/bench/hold.py [--quick] [--json
 
 import os
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
 from bench import rows
-from bench.common import bench_directory, client_of, new_machine, new_overlay
+from bench.common import bench_directory, client_of, new_machine, new_overlay, service_with_records_in
 from kit.images import MIB
 from kit.nbd import Writer
 from kit.objects import Manager
-from kit.service import Service
 
 
 def sync_time(directory, text=b"x" * 2000):
@@ -76,20 +74,14 @@ def holds_of(state, rounds, writing):
 
 
 def measure(quick):
-    client = client_of()
-    service = Service(client)
     for place, parent in (("disk", os.environ["BLOCKJOBD_STATE"]), ("tmpfs", "/dev/shm")):
-        with tempfile.TemporaryDirectory(dir=parent, prefix="blockjobd-hold-", ignore_cleanup_errors=True) as state:
-            service.kill()
-            service.start(state_directory=state)
+        with service_with_records_in(parent) as state:
             for writing in (False, True):
                 holds, syncs = holds_of(state, 3 if quick else 200, writing)
                 for kind, held in holds.items():
                     guest = "writing" if writing else "idle"
                     yield rows.row(f"guest held at the pivot of a {kind}, {guest}, records on {place}", held,
                                    floor=("a record's syncs", syncs), goal="median ≤ 3 ms, p99 ≤ 10 ms")
-            service.kill()
-    client.close()
 
 
 if __name__ == "__main__":

@@ -11,18 +11,17 @@ usage: tests/with-service -- tests/bench/jobs.py [--quick] [--json FILE]
 import contextlib
 import os
 import sys
-import tempfile
 import time
 from typing import Callable, NamedTuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
 from bench import rows
-from bench.common import bench_directory, client_of, milliseconds, new_machine, new_overlay
+from bench.common import (bench_directory, client_of, milliseconds, new_machine, new_overlay,
+                          service_with_records_in)
 from bench.peer import running
 from kit.images import MIB
 from kit.objects import Manager
-from kit.service import Service
 from kit.waiting import DEADLINE
 
 
@@ -191,15 +190,8 @@ def snapshots(rounds, peer):
 
 
 def on_tmpfs(rounds):
-    client = client_of()
-    service = Service(client)
-    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="blockjobd-jobs-", ignore_cleanup_errors=True) as state:
-        service.kill()
-        service.start(state_directory=state)
-        measured = {name: list(one_kind(kind, rounds, None)) for name, kind in ON_TMPFS.items()}
-        service.kill()
-    client.close()
-    return measured
+    with service_with_records_in("/dev/shm"):
+        return {name: list(one_kind(kind, rounds, None)) for name, kind in ON_TMPFS.items()}
 
 
 def measure(quick):

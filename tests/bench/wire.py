@@ -31,8 +31,7 @@ class Wire:
         self.socket.sendall(b"\0AUTH EXTERNAL " + str(os.geteuid()).encode().hex().encode() + b"\r\n")
         assert self.socket.recv(1024).startswith(b"OK "), "the bus does not know us"
         self.socket.sendall(b"BEGIN\r\n")
-        name, path, interface = DRIVER
-        self.call(self.message(path, interface, "Hello", destination=name))
+        self.driver("Hello")
 
     def close(self):
         self.socket.close()
@@ -82,9 +81,12 @@ class Wire:
             if kind == METHOD_RETURN:
                 return body
 
-    def listen(self, rule):
+    def driver(self, member, *arguments):
         name, path, interface = DRIVER
-        self.call(self.message(path, interface, "AddMatch", "(s)", rule, destination=name))
+        return self.call(self.message(path, interface, member, *arguments, destination=name))
+
+    def listen(self, rule):
+        self.driver("AddMatch", "(s)", rule)
 
     def wait_signal(self):
         """Until the next signal has come."""
