@@ -201,13 +201,32 @@ static void on_job_changed(Job *job, guint changes, gpointer data)
         add_changes(data, job_path(job), INTERFACE("Job"), job_rows, changes);
 }
 
+/* All is made ready before job_told(), so that the signal follows it at once. */
+static void tell(Service *service, Job *job, const char *member, const char *types, ...)
+{
+        g_autofree char *path = job_path(job);
+        sd_bus_message *signal = NULL;
+        va_list arguments;
+        int r;
+
+        changes_flush(service);
+        r = sd_bus_message_new_signal(service->bus, &signal, path, INTERFACE("Job"), member);
+        va_start(arguments, types);
+        if (r >= 0 && types)
+                r = sd_bus_message_appendv(signal, types, arguments);
+        va_end(arguments);
+        if (r >= 0) {
+                job_told(job);
+                sd_bus_send(service->bus, signal, NULL);
+        }
+        sd_bus_message_unref(signal);
+}
+
 static void on_job_ready(Job *job, gpointer data)
 {
         Service *service = data;
-        g_autofree char *path = job_path(job);
 
-        changes_flush(service);
-        sd_bus_emit_signal(service->bus, path, INTERFACE("Job"), "Ready", NULL);
+        tell(service, job, "Ready", NULL);
         log_event(LOG_NOTICE, MESSAGE_JOB_READY, (Domain *) job->host, job, NULL,
                   "%s '%s' is ready: '%s' and '%s' are the same from now on; pivot or abort",
                   job->driver->type, job->id, job->source, job->target);
@@ -239,22 +258,6 @@ static MessageId message_of_result(JobResult result)
         return ids[result];
 }
 
-/* All is made ready before job_told(), so that the signal follows it at once. */
-static void emit_completed(Service *service, Job *job, const char *path)
-{
-        g_autofree char *error = error_bus_name_of_code(job->error_code);
-        sd_bus_message *signal = NULL;
-
-        changes_flush(service);
-        if (sd_bus_message_new_signal(service->bus, &signal, path, INTERFACE("Job"), "Completed") >= 0 &&
-            sd_bus_message_append(signal, "sss", job_result_name(job->record.result), error,
-                                  job->error_message ? job->error_message : "") >= 0) {
-                job_told(job);
-                sd_bus_send(service->bus, signal, NULL);
-        }
-        sd_bus_message_unref(signal);
-}
-
 /* The machine stopped before anybody had decided. */
 static void tell_mirror_dropped(Service *service, const Job *job)
 {
@@ -276,9 +279,11 @@ static void on_job_concluded(Job *job, gpointer data)
 {
         Service *service = data;
         g_autofree char *path = job_path(job);
+        g_autofree char *error = error_bus_name_of_code(job->error_code);
 
         tell_mirror_dropped(service, job);
-        emit_completed(service, job, path);
+        tell(service, job, "Completed", "sss", job_result_name(job->record.result), error,
+             job->error_message ? job->error_message : "");
         sd_bus_emit_signal(service->bus, ROOT_PATH, INTERFACE("Manager"), "JobRemoved", "sos", job->id, path,
                            job_result_name(job->record.result));
         requests_job_concluded(service, job);

@@ -26,10 +26,11 @@ typedef struct {
         void (*job_added)(Job *job, gpointer data);
         void (*job_removed)(Job *job, gpointer data);
         void (*job_changed)(Job *job, guint changes, gpointer data);
+        /* Calls job_told() right before the signal goes out. */
         void (*job_ready)(Job *job, gpointer data);
         void (*job_decided)(Job *job, gpointer data);
         void (*job_refused)(Job *job, const GError *error, gpointer data);
-        /* Calls job_told() right before the signal goes out. */
+        /* As job_ready. */
         void (*job_concluded)(Job *job, gpointer data);
         /* The list of unfinished jobs is another. */
         void (*jobs_changed)(gpointer data);

@@ -122,12 +122,13 @@ typedef struct {
 typedef struct {
         void (*announced)(Job *job, gpointer data);
         void (*changed)(Job *job, guint changes, gpointer data);
+        /* It is to be told: job_told(), and right behind that the signal. */
         void (*ready)(Job *job, gpointer data);
         /* It is on stable storage that the target is the disk. */
         void (*decided)(Job *job, gpointer data);
         /* A decision could not be carried out; the job goes on without it. */
         void (*refused)(Job *job, const GError *error, gpointer data);
-        /* Its end is to be told: job_told(), and right behind that the signal. */
+        /* As ready. */
         void (*concluded)(Job *job, gpointer data);
         void (*warning)(Job *job, const char *text, gpointer data);
         /* The job never came to be, or was dropped: the last call for it. */
@@ -353,9 +354,9 @@ void job_part_ended(Job *job);
 void job_connection_lost(Job *job);
 void job_qemu_gone(Job *job);
 
-/* life.c: puts the record in its place that says that the end was told, by a single system call. Written the
- * other way round, behind the signal, it would come too late: who hears of an end may well stop the service
- * that very moment, and the next start would tell it again. */
+/* life.c: marks the record, by a single system call, with what is about to be told: the end, or Ready.
+ * Behind the signal it would come too late: who hears of it may well stop the service that very moment, and
+ * the next start would tell it again. */
 void job_told(Job *job);
 
 /* control.c: what callers ask for. Errors: NotReady, NotActive, InvalidState, NotSupported, QemuError, … */

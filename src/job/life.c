@@ -560,13 +560,12 @@ StepState tell_state(const Job *job)
         return job->host->may_tell ? STEP_DUE : STEP_WAIT;
 }
 
-static void on_told_prepared(const GError *error, gpointer data)
+static void on_end_recorded(const GError *error, gpointer data)
 {
         Job *job = data;
 
         if (!job->host) {
                 /* The domain was taken away meanwhile: told when the job is adopted. */
-                job->record.told = FALSE;
                 job_step_end(job);
                 return;
         }
@@ -582,14 +581,18 @@ static void on_told_prepared(const GError *error, gpointer data)
 
 void tell_run(Job *job)
 {
-        job->record.told = TRUE;
-        job_write(job, JOURNAL_PREPARED, on_told_prepared);
+        job_write(job, JOURNAL_LATE, on_end_recorded);
 }
 
 void job_told(Job *job)
 {
-        /* Without a record of it, the next start tells it again. */
-        if (job->host)
-                journal_commit(job->host->journal, JOURNAL_JOBS, job->id);
-        test_point("told");
+        JournalMark mark = job->concluded ? MARK_TOLD : MARK_READY_TIME;
+        g_autofree char *value =
+                job->concluded ? g_strdup("true") : g_strdup_printf("%" G_GINT64_FORMAT, job->ready_time);
+
+        if (job->concluded)
+                job->record.told = job->written.told = TRUE;
+        /* Where it cannot be made, the next start tells it again. */
+        journal_mark(job->host->journal, JOURNAL_JOBS, job->id, mark, value);
+        test_point(job->concluded ? "told" : "told-ready");
 }

@@ -22,10 +22,6 @@ void say_ready_run(Job *job)
         job_update_state(job);
         job_changed(job, JOB_CHANGED_READY | (job_progress(job) != before ? JOB_CHANGED_PROGRESS : 0));
         job->host->observer->ready(job, job->host->observer_data);
-        /* For ReadyTime after a restart; where a decision follows at once, its record has it. */
-        if (job_automatic(job) == DECISION_NONE)
-                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_LATE,
-                              NULL, NULL);
         job_step_end(job);
 }
 

@@ -10,7 +10,7 @@
  * stable storage says that the target is the disk. Otherwise it is cancelled there, which leaves the source
  * as the disk and the target as a consistent copy, whoever brought PENDING about. */
 
-/* "say-ready": the Ready signal. */
+/* "say-ready": the Ready signal, once. */
 StepState say_ready_state(const Job *job);
 void say_ready_run(Job *job);
 

@@ -21,6 +21,7 @@
 #define TEMPORARY ".new"
 #define ASIDE ".damaged"
 #define LATE ".late" /* newer than the record beside it, and not synced */
+#define MARK_VALUE_MAX 64
 
 struct Journal {
         char *directory;
@@ -32,6 +33,11 @@ struct Journal {
 
 static const char *const kind_names[] = {
         [JOURNAL_JOBS] = "jobs", [JOURNAL_DOMAINS] = "domains", [JOURNAL_STALE] = "stale"
+};
+
+/* What stands beside a record. Of a mark it is the member, behind a dot. */
+static const char *const beside[] = {
+        [MARK_READY_TIME] = ".ready-time", [MARK_TOLD] = ".told", [N_MARKS] = LATE
 };
 
 static gboolean set_errno_error(GError **error, const char *what, const char *name)
@@ -172,10 +178,6 @@ static gboolean write_file(const Write *job, GError **error)
                 unlinkat(job->directory, temporary, 0);
                 return FALSE;
         }
-        if (job->durability == JOURNAL_PREPARED) {
-                close(fd);
-                return TRUE;
-        }
         /* What is not synced never takes the place of what is: any sync of this file system by anybody may
          * make the rename durable, and leave the data behind. */
         if (close(fd) < 0 ||
@@ -194,11 +196,12 @@ static gboolean write_file(const Write *job, GError **error)
 
 static gboolean remove_file(const Write *job, GError **error)
 {
-        g_autofree char *late = late_name(job->name);
-
         if ((unlinkat(job->directory, job->name, 0) < 0 && errno != ENOENT) || fsync(job->directory) < 0)
                 return set_errno_error(error, "remove", job->name);
-        unlinkat(job->directory, late, 0);
+        for (guint i = 0; i < G_N_ELEMENTS(beside); i++) {
+                g_autofree char *name = g_strconcat(job->name, beside[i], NULL);
+                unlinkat(job->directory, name, 0);
+        }
         return TRUE;
 }
 
@@ -272,12 +275,12 @@ void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObj
         json_object_unref(record);
 }
 
-gboolean journal_commit(Journal *journal, JournalKind kind, const char *name)
+gboolean journal_mark(Journal *journal, JournalKind kind, const char *name, JournalMark mark,
+                      const char *value)
 {
-        g_autofree char *file = g_strconcat(name, SUFFIX, NULL), *temporary = temporary_name(file);
-        g_autofree char *late = late_name(file);
+        g_autofree char *file = g_strconcat(name, SUFFIX, beside[mark], NULL);
 
-        return renameat(journal->kinds[kind], temporary, journal->kinds[kind], late) == 0;
+        return symlinkat(value, journal->kinds[kind], file) == 0;
 }
 
 void journal_remove(Journal *journal, JournalKind kind, const char *name, JournalDone done, gpointer data)
@@ -346,15 +349,17 @@ static JsonObject *read_record(int directory, const char *file, JournalKind kind
 static char *set_aside(int directory, const char *file)
 {
         g_autofree char *first = g_strconcat(file, ASIDE, NULL), *name = g_strdup(first);
-        g_autofree char *late = late_name(file), *late_aside = NULL;
 
         for (guint i = 2; faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0; i++) {
                 g_free(name);
                 name = g_strdup_printf("%s-%u", first, i);
         }
         renameat(directory, file, directory, name);
-        late_aside = late_name(name);
-        renameat(directory, late, directory, late_aside);
+        for (guint i = 0; i < G_N_ELEMENTS(beside); i++) {
+                g_autofree char *old = g_strconcat(file, beside[i], NULL);
+                g_autofree char *new = g_strconcat(name, beside[i], NULL);
+                renameat(directory, old, directory, new);
+        }
         return g_steal_pointer(&name);
 }
 
@@ -365,11 +370,17 @@ gboolean journal_has_set_aside(const Journal *journal, JournalKind kind, const c
         return faccessat(journal->kinds[kind], file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static gboolean is_alone(int directory, const char *late)
+static gboolean is_beside_nothing(int directory, const char *entry)
 {
-        g_autofree char *file = g_strndup(late, strlen(late) - strlen(LATE));
+        for (guint i = 0; i < G_N_ELEMENTS(beside); i++) {
+                g_autofree char *suffix = g_strconcat(SUFFIX, beside[i], NULL), *file = NULL;
 
-        return faccessat(directory, file, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+                if (!g_str_has_suffix(entry, suffix))
+                        continue;
+                file = g_strndup(entry, strlen(entry) - strlen(beside[i]));
+                return faccessat(directory, file, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
+        }
+        return FALSE;
 }
 
 /* The records' file names, and nothing else; what a crash has left of a write or of a removal is removed. */
@@ -381,7 +392,7 @@ static GPtrArray *list_records(int directory, const char *path)
 
         while (entries && (entry = g_dir_read_name(entries)))
                 if ((*entry == '.' && g_str_has_suffix(entry, SUFFIX TEMPORARY)) ||
-                    (g_str_has_suffix(entry, SUFFIX LATE) && is_alone(directory, entry)))
+                    is_beside_nothing(directory, entry))
                         unlinkat(directory, entry, 0);
                 else if (*entry != '.' && g_str_has_suffix(entry, SUFFIX))
                         g_ptr_array_add(files, g_strdup(entry));
@@ -399,6 +410,21 @@ static JsonObject *read_late(int directory, const char *file, JournalKind kind, 
         return newer && json_integer(newer, "sequence") > json_integer(record, "sequence") ? newer : NULL;
 }
 
+static JsonObject *with_marks(int directory, const char *file, JsonObject *record)
+{
+        for (guint i = 0; i < N_MARKS; i++) {
+                g_autofree char *name = g_strconcat(file, beside[i], NULL);
+                char text[MARK_VALUE_MAX] = { 0 };
+                JsonNode *value = NULL;
+
+                if (readlinkat(directory, name, text, sizeof(text) - 1) > 0)
+                        value = json_from_string(text, NULL);
+                if (value)
+                        json_object_set_member(record, beside[i] + 1, value);
+        }
+        return record;
+}
+
 void journal_read(Journal *journal, JournalKind kind,
                   gboolean (*each)(const char *name, JsonObject *record, gpointer data),
                   void (*damaged)(const char *path, const char *why, gpointer data), gpointer data)
@@ -410,8 +436,8 @@ void journal_read(Journal *journal, JournalKind kind,
         for (guint i = 0; i < files->len; i++) {
                 const char *file = files->pdata[i], *why = "it makes no sense";
                 g_autofree char *name = g_strndup(file, strlen(file) - strlen(SUFFIX));
-                g_autoptr(JsonParser) parser = json_parser_new_immutable();
-                g_autoptr(JsonParser) late_parser = json_parser_new_immutable();
+                g_autoptr(JsonParser) parser = json_parser_new();
+                g_autoptr(JsonParser) late_parser = json_parser_new();
                 JsonObject *record = read_record(journal->kinds[kind], file, kind, parser, &why);
                 JsonObject *late =
                         record ? read_late(journal->kinds[kind], file, kind, late_parser, record) : NULL;
@@ -419,7 +445,8 @@ void journal_read(Journal *journal, JournalKind kind,
                 if (record)
                         journal->sequence =
                                 MAX(journal->sequence, json_integer(late ? late : record, "sequence"));
-                if ((late && each(name, late, data)) || (record && each(name, record, data)))
+                if ((late && each(name, with_marks(journal->kinds[kind], file, late), data)) ||
+                    (record && each(name, with_marks(journal->kinds[kind], file, record), data)))
                         continue;
                 g_autofree char *aside = set_aside(journal->kinds[kind], file);
                 g_autofree char *full = g_build_filename(path, aside, NULL);

@@ -14,13 +14,17 @@
  * What need not outlive the machine is not synced, and stands beside it as `ID.json.late`: it counts if it
  * is whole and has the higher sequence, and it never takes the place of what was synced.
  *
+ * A MARK is one member of a record that has to be there right before something else happens, and which no
+ * thread can be waited for: `ID.json.MEMBER`, a symbolic link to its value, made by one system call. It
+ * counts for more than the member in the file, and outlives this process, as what is late.
+ *
  * WHAT IS RECORDED OF A JOB, AND WHEN (the steps are those of src/job/; members in src/job/record.c)
  *
  *   record-intent     synced   before QEMU is sent anything: ids, nodes and images, which QEMU process.
  *                              Dead from here on: QEMU's job list tells whether it has the job.
  *   record-accepted   late     QEMU has the job, and somebody may have been told of it. After a loss of
  *                              power that is taken for granted, and the job is lost.
- *   say-ready         late     for the property ReadyTime alone.
+ *   say-ready         mark     "ready-time", right before Ready is sent: it is told once.
  *   record-decision   synced   "decision": what the caller asked for, before QEMU is asked. To keep or to
  *                              cancel changes nothing about the disk and goes on without the record.
  *   record-target     synced   "disk-is": "target", at PENDING, where QEMU holds the guest and both images
@@ -31,9 +35,10 @@
  *                              before anything is removed in QEMU or on disk, and before anybody is told.
  *   record-domain     synced   of a domain that has a definition: the domain, with the images that its disk
  *                              has now. Its next start uses them.
- *   tell              prepared "told", put in place by one rename right before Completed is sent: a SIGKILL
- *                              between these two system calls, and nothing else, leaves an end untold.
- *                              After a loss of power it is told again, to clients that all are new.
+ *   tell              late     what could not be removed; then a mark, "told", right before Completed is
+ *                              sent: a SIGKILL between these two system calls, and nothing else, leaves an
+ *                              end untold. After a loss of power it may be told again, to clients that all
+ *                              are new.
  *   (dismissed, or older than the limits)  the file is removed, and the directory synced.
  *
  * A call without a job object (Snapshot, Resize) has no "told": its record is removed when it is answered.
@@ -63,10 +68,11 @@
 typedef enum { JOURNAL_JOBS, JOURNAL_DOMAINS, JOURNAL_STALE, N_JOURNAL_KINDS } JournalKind;
 
 typedef enum {
-        JOURNAL_SYNCED,   /* on stable storage when `done` is called */
-        JOURNAL_LATE,     /* survives the end of this process, not that of the machine */
-        JOURNAL_PREPARED, /* not in place before journal_commit(), and then as JOURNAL_LATE */
+        JOURNAL_SYNCED, /* on stable storage when `done` is called */
+        JOURNAL_LATE,   /* survives the end of this process, not that of the machine */
 } JournalDurability;
+
+typedef enum { MARK_READY_TIME, MARK_TOLD, N_MARKS } JournalMark;
 
 typedef struct Journal Journal;
 
@@ -82,10 +88,9 @@ void journal_close(Journal *journal);
 void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObject *record,
                    JournalDurability durability, JournalDone done, gpointer data);
 
-/* Puts a prepared record in its place; between the two nothing else may be written under its name. One
- * rename, at once: for what has to be so right before something else happens. FALSE: it could not be done.
- */
-gboolean journal_commit(Journal *journal, JournalKind kind, const char *name);
+/* `value`: JSON. What is written of the record later has to say the same. FALSE: it could not be done. */
+gboolean journal_mark(Journal *journal, JournalKind kind, const char *name, JournalMark mark,
+                      const char *value);
 
 void journal_remove(Journal *journal, JournalKind kind, const char *name, JournalDone done, gpointer data);
 

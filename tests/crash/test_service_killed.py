@@ -7,6 +7,7 @@ what it would have heard of one: one Completed, with the result that QEMU's grap
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -341,16 +342,52 @@ def test_caller_of_a_pivot_has_an_error_when_the_service_dies(lab):
     assert_outcome(lab, machine, chain, job, "completed")
 
 
+def kill_when_heard(lab, disk, member, values):
+    """The job whose signal is the last that its service has done."""
+    pid = lab.service.pid()
+    lab.service.disturbed = True
+    job = disk.commit(**values)
+    lab.client.wait_signal(job.path, member)
+    os.kill(pid, signal.SIGKILL)
+    lab.service.wait_gone()
+    return job
+
+
+@pytest.mark.parametrize("attempt", range(5))
+@pytest.mark.parametrize("values", [{"active": True}, {"auto": "pivot"}])
+def test_killed_as_soon_as_ready_is_heard(lab, values, attempt):
+    machine, chain, disk = lab.standard()
+    job = kill_when_heard(lab, disk, "Ready", values)
+    heard = time.time()
+    lab.service.start()
+    assert 0 < job["ReadyTime"] < heard * 1e6
+    if "auto" not in values:
+        assert job["State"] == "ready"
+        job.pivot()
+    assert_outcome(lab, machine, chain, job, "completed")
+    assert len(lab.client.heard(job.path, "Ready")) == 1
+
+
+def test_killed_between_the_mark_of_ready_and_its_signal(lab):
+    """Nothing makes one of two system calls. Here is the one point where Ready is not told, but can be read."""
+    machine, chain, disk = lab.standard()
+    lab.service.restart(stop_at="told-ready")
+    position = lab.client.position()
+    lab.client.call_later(disk.path, "Disk", "Commit", "(a{sv})", options({"active": True}))
+    lab.service.wait_gone()
+    job = Job(lab.client, lab.client.wait_signal(ROOT, "JobNew", since=position).arguments[1])
+    lab.service.start()
+    assert job["State"] == "ready" and job["Ready"] is True and job["ReadyTime"] > 0
+    assert not lab.client.heard(job.path, "Ready")
+    job.pivot()
+    assert_outcome(lab, machine, chain, job, "completed")
+
+
 @pytest.mark.parametrize("attempt", range(5))
 def test_killed_as_soon_as_the_end_is_heard(lab, attempt):
     """By somebody who waited for just that: the next start does not tell it again."""
     _, _, disk = lab.standard()
-    pid = lab.service.pid()
-    lab.service.disturbed = True
-    job = disk.commit(auto="pivot")
-    lab.client.wait_signal(job.path, "Completed")
-    os.kill(pid, signal.SIGKILL)
-    lab.service.wait_gone()
+    job = kill_when_heard(lab, disk, "Completed", {"auto": "pivot"})
     lab.service.start()
     # What it has to tell it tells before it answers anybody.
     assert job["Result"] == "completed" and job["State"] == "concluded"

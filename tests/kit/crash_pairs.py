@@ -155,12 +155,15 @@ class Pair(Walk):
         return self._record("jobs", job["Id"])["decision"] != "" or job["State"] == "concluded"
 
     def _record(self, kind, name):
-        """The newer one of the two that can be there: src/journal/journal.h."""
-        records = []
+        """The newer one of the two that can be there, with what it is marked with: src/journal/journal.h."""
+        records, marks = [], {}
         for path in glob.glob(f"{self.lab.service.state_directory}/{kind}/{name}.json*"):
+            if os.path.islink(path):
+                marks[path.rsplit(".", 1)[1]] = json.loads(os.readlink(path))
+                continue
             with open(path) as file:
                 records.append(json.load(file))
-        return max(records, key=lambda record: record["sequence"])
+        return {**max(records, key=lambda record: record["sequence"]), **marks}
 
     def results_of_dead_qemu(self, service_lived):
         """What a job can have come to when QEMU died at the point; None: nobody ever knew of it."""

@@ -114,17 +114,19 @@ void write_late_record(Place *place, JournalKind kind, const char *name, const c
         put_record(place, kind, name, text, JOURNAL_LATE);
 }
 
-void prepare_record(Place *place, JournalKind kind, const char *name, const char *text)
-{
-        put_record(place, kind, name, text, JOURNAL_PREPARED);
-}
-
 static gboolean each(const char *name, JsonObject *record, gpointer data)
 {
         Place *place = data;
         const char *text = json_string(record, "text");
+        gint64 ready_time = json_integer(record, "ready-time");
+        GString *line = g_string_new(NULL);
 
-        g_ptr_array_add(place->lines, g_strdup_printf("record %s %s", name, text ? text : "-"));
+        g_string_printf(line, "record %s %s", name, text ? text : "-");
+        if (ready_time)
+                g_string_append_printf(line, " ready %" G_GINT64_FORMAT, ready_time);
+        if (json_boolean(record, "told"))
+                g_string_append(line, " told");
+        g_ptr_array_add(place->lines, g_string_free(line, FALSE));
         return g_strcmp0(place->senseless, name) != 0;
 }
 

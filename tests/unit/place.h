@@ -30,7 +30,6 @@ Tagged *tag(Place *place, const char *text);
 /* Writes {"text": text}, synced. */
 void write_record(Place *place, JournalKind kind, const char *name, const char *text);
 void write_late_record(Place *place, JournalKind kind, const char *name, const char *text);
-void prepare_record(Place *place, JournalKind kind, const char *name, const char *text);
 /* What is found is told in the order of the alphabet. */
 void read_records(Place *place, JournalKind kind);
 

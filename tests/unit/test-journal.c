@@ -44,27 +44,51 @@ static void write_and_read(Place *place, gconstpointer data)
         expect_lines(place, "");
 }
 
-static void prepared(Place *place, gconstpointer data)
+static void marks(Place *place, gconstpointer data)
 {
         (void) data;
-        write_record(place, JOURNAL_JOBS, "a1", "old");
-        prepare_record(place, JOURNAL_JOBS, "a1", "new");
+        write_record(place, JOURNAL_JOBS, "a1", "synced");
         wait_idle(place);
-        expect_lines(place, "done old\ndone new");
-        expect_files(place, "jobs", ".a1.json.new a1.json");
-        g_assert_true(journal_commit(place->journal, JOURNAL_JOBS, "a1"));
-        expect_files(place, "jobs", "a1.json a1.json.late");
-        g_assert_false(journal_commit(place->journal, JOURNAL_JOBS, "a1"));
+        g_assert_true(journal_mark(place->journal, JOURNAL_JOBS, "a1", MARK_READY_TIME, "1795719344745325"));
+        expect_files(place, "jobs", "a1.json a1.json.ready-time");
         read_records(place, JOURNAL_JOBS);
-        expect_lines(place, "record a1 new");
+        expect_lines(place, "done synced\nrecord a1 synced ready 1795719344745325");
 
-        /* one that was never put in place was never written */
-        prepare_record(place, JOURNAL_JOBS, "a1", "newer");
+        /* made once; what is late has it as well */
+        g_assert_false(journal_mark(place->journal, JOURNAL_JOBS, "a1", MARK_READY_TIME, "1"));
+        g_assert_true(journal_mark(place->journal, JOURNAL_JOBS, "a1", MARK_TOLD, "true"));
+        write_late_record(place, JOURNAL_JOBS, "a1", "late");
         wait_idle(place);
-        expect_lines(place, "done newer");
         read_records(place, JOURNAL_JOBS);
-        expect_lines(place, "record a1 new");
-        expect_files(place, "jobs", "a1.json a1.json.late");
+        expect_lines(place, "done late\nrecord a1 late ready 1795719344745325 told");
+
+        journal_remove(place->journal, JOURNAL_JOBS, "a1", NULL, NULL);
+        wait_idle(place);
+        expect_files(place, "jobs", "");
+}
+
+/* Whatever lies there: a mark that is none says nothing, and what is left of a removal goes. */
+static void marks_of_others(Place *place, gconstpointer data)
+{
+        static const char *const bad[] = { "{", "[1", "a/b", "\xff\xfe", "nothing" };
+        g_autofree char *path = path_of(place, "jobs/a1.json.told");
+        g_autofree char *other = path_of(place, "jobs/b1.json.told");
+
+        (void) data;
+        write_record(place, JOURNAL_JOBS, "a1", "synced");
+        wait_idle(place);
+        expect_lines(place, "done synced");
+        for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+                g_assert_no_errno(symlink(bad[i], path));
+                read_records(place, JOURNAL_JOBS);
+                expect_lines(place, "record a1 synced");
+                g_assert_no_errno(unlink(path));
+        }
+        put_file(place, "jobs/a1.json.told", "true", 4);
+        g_assert_no_errno(symlink("true", other));
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "record a1 synced");
+        expect_files(place, "jobs", "a1.json a1.json.told");
 }
 
 static void late(Place *place, gconstpointer data)
@@ -398,7 +422,8 @@ int main(int argc, char **argv)
 #define ADD(name, function) \
         g_test_add("/journal/" name, Place, NULL, place_set_up, function, place_tear_down)
         ADD("write-and-read", write_and_read);
-        ADD("prepared", prepared);
+        ADD("marks", marks);
+        ADD("marks-of-others", marks_of_others);
         ADD("late", late);
         ADD("sequence", sequence_goes_on);
         ADD("private", directories_are_private);
