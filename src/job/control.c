@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "job/life.h"
 #include "job/stages.h"
 
 static gboolean check_active(const Job *job, GError **error)
@@ -254,20 +255,32 @@ void job_resume(Job *job, JobDone done, gpointer data)
         pause_or_resume(job, FALSE, done, data);
 }
 
+static void on_mode_recorded(const GError *error, gpointer data)
+{
+        Control *control = data;
+
+        /* It holds as long as the service runs. */
+        if (error)
+                job_warn(control->job, error);
+        control_end(control, NULL);
+}
+
+/* QEMU does not say later which one it is. */
 static void on_mode_set(JsonNode *result, const GError *error, gpointer data)
 {
         Control *control = data;
         Job *job = control->job;
 
         (void) result;
-        if (!error && strcmp(job->mode, control->mode) != 0) {
-                g_free(job->mode);
-                job->mode = g_steal_pointer(&control->mode);
-                job_changed(job, JOB_CHANGED_MODE);
-                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_LATE,
-                              NULL, NULL);
+        if (error || strcmp(job->mode, control->mode) == 0) {
+                control_end(control, error);
+                return;
         }
-        control_end(control, error);
+        g_free(job->mode);
+        job->mode = g_steal_pointer(&control->mode);
+        job_changed(job, JOB_CHANGED_MODE);
+        journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_LATE,
+                      on_mode_recorded, control);
 }
 
 static gboolean check_mode(const Job *job, const char *mode, GError **error)

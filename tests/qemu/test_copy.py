@@ -382,6 +382,8 @@ def test_mode_later(lab, path):
         assert not new_data(machine, path)
     else:
         job.set_mode("write-blocking")
+        lab.service.kill()
+        lab.service.start()
         job.wait("Mode", "write-blocking")
         assert new_data(machine, path)
     job.set_speed(0)
