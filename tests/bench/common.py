@@ -39,17 +39,23 @@ def client_of(*signals):
     return client
 
 
+def service_on(state, *signals):
+    """One with its records there, in the place of the one of tests/with-service; and a client that hears these."""
+    client = client_of(*signals)
+    service = Service(client)
+    service.kill()
+    service.start(state_directory=state)
+    return service, client
+
+
 @contextlib.contextmanager
 def service_with_records_in(parent):
-    """In the place of the one of tests/with-service; the directory of its records."""
-    client = client_of()
-    service = Service(client)
+    """The directory of its records."""
     with tempfile.TemporaryDirectory(dir=parent, prefix="blockjobd-bench-", ignore_cleanup_errors=True) as state:
-        service.kill()
-        service.start(state_directory=state)
+        service, client = service_on(state)
         yield state
         service.kill()
-    client.close()
+        client.close()
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
 from bench import rows
-from bench.common import bench_directory, client_of, milliseconds
+from bench.common import bench_directory, milliseconds, service_on
 from bench.fleet import REAL, Fleet, attach_all, attach_message
 from bench.jobs import served
 from bench.peer import running
@@ -29,7 +29,6 @@ from bench.reads import ready_peer
 from bench.wire import Wire
 from kit.bus import DRIVER, OBJECT_MANAGER, PROPERTIES, ROOT
 from kit.objects import Manager
-from kit.service import Service
 
 SETTLED = 2  # seconds: one after an attach, memory that it took is given back
 SHARES = "", ", the service's share", ", the bus's share"
@@ -62,10 +61,7 @@ class Subject:
     """A service on a state of its own, and the clients that measure it."""
 
     def __init__(self, state):
-        self.client = client_of("Completed")
-        self.service = Service(self.client)
-        self.service.kill()
-        self.service.start(state_directory=state)
+        self.service, self.client = service_on(state, "Completed")
         self.pid = self.service.pid()
         self.bus_pid = self.client.driver("GetConnectionUnixProcessID", "(s)", DRIVER[0])[0]
         self.wire = Wire()

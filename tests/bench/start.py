@@ -18,12 +18,11 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), ".."))
 
 from bench import rows
-from bench.common import bench_directory, client_of, milliseconds
+from bench.common import bench_directory, milliseconds, service_on
 from bench.fleet import REAL, Fleet, attach_all
 from bench.wire import Wire
 from kit.bus import DRIVER, NAME, OBJECT_MANAGER, ROOT
 from kit.objects import Manager
-from kit.service import Service
 from kit.waiting import wait_until
 
 PATIENCE = 180  # seconds
@@ -34,14 +33,11 @@ class Restarts:
 
     def __init__(self, state):
         self.state = state
-        self.client = client_of("Ready", "Completed")
+        self.service, self.client = service_on(state, "Ready", "Completed")
         self.client.driver("AddMatch", "(s)",
                            f"type='signal',sender='{DRIVER[0]}',member='NameOwnerChanged',arg0='{NAME}'")
         self.wire = Wire()
         self.manager = Manager(self.client)
-        self.service = Service(self.client)
-        self.service.kill()
-        self.service.start(state_directory=state)
 
     def close(self):
         self.service.kill()
