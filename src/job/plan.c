@@ -141,6 +141,14 @@ static void flush_active_layer(Job *job)
         job_execute(job, "human-monitor-command", json_make("s:command-line", line, NULL), on_flushed);
 }
 
+/* An image that it is to make has none. */
+static gboolean will_look_for_users(const Job *job)
+{
+        gboolean is_there = !job->image || job->image->fd >= 0 || options_flag(job->options, "reuse");
+
+        return is_there && !options_flag(job->options, "force");
+}
+
 void plan_find(Job *job, PlanFound found)
 {
         Plan *plan;
@@ -153,7 +161,7 @@ void plan_find(Job *job, PlanFound found)
         plan = g_new0(Plan, 1);
         *plan = (Plan){ .job = job_ref(job), .top = -1, .base = -1, .found = found };
         job->plan = plan;
-        if (!options_flag(job->options, "force"))
+        if (will_look_for_users(job))
                 lock_holders_soon();
         flush_active_layer(job);
         job->host->look(job->host, job, on_looked);
