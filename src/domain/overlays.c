@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "domain/engine-private.h"
 
-#include <sys/stat.h>
-
 #include "base/error.h"
+#include "image/file.h"
 #include "job/files.h"
 
 /* Whether somebody else's overlay stands on an image that a job changes: of the images in the configured
@@ -14,15 +13,11 @@ typedef struct {
         Job *job;
         GPtrArray *changed, *own; /* char * */
         /* With `force`, of the other disks: each layer, and the one that stands on it. */
-        GPtrArray *lower, *upper; /* char * */
-        GArray *changed_ids, *own_ids;
-        GPtrArray *spoiled; /* char *: with `force`, those that will be invalid */
+        GPtrArray *lower, *upper;      /* char * */
+        GArray *changed_ids, *own_ids; /* FileId; 0: no file that can be seen */
+        GPtrArray *spoiled;            /* char *: with `force`, those that will be invalid */
         JobLooked done;
 } Check;
-
-typedef struct {
-        guint64 device, inode; /* 0: no file that can be seen */
-} FileId;
 
 static void check_free(Check *check)
 {
@@ -42,9 +37,7 @@ static void identify(const GPtrArray *paths, GArray *ids)
         g_autofree FileSeen *seen = files_seen(paths);
 
         for (guint i = 0; i < paths->len; i++) {
-                const struct stat *st = &seen[i].st;
-                FileId id = { S_ISBLK(st->st_mode) ? st->st_rdev : st->st_dev,
-                              S_ISBLK(st->st_mode) ? 0 : st->st_ino };
+                FileId id = file_id(&seen[i].st);
 
                 g_array_append_val(ids, id);
         }

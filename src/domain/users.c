@@ -57,7 +57,7 @@ static gboolean is_qemu_of_ours(const Look *look, guint32 pid)
 
 static void add_lock_holders(const Look *look)
 {
-        g_autofree LockedFile *files = g_new0(LockedFile, look->layers->len);
+        g_autofree FileId *files = g_new0(FileId, look->layers->len);
         g_autoptr(GPtrArray) holders = NULL;
         guint n_files = 0;
 
@@ -65,7 +65,7 @@ static void add_lock_holders(const Look *look)
                 const ImageLayer *layer = look->layers->pdata[i];
 
                 if (layer->inode && !layer->is_block)
-                        files[n_files++] = (LockedFile){ layer->device, layer->inode };
+                        files[n_files++] = (FileId){ layer->device, layer->inode };
         }
         holders = lock_holders(files, n_files, 0);
         for (guint i = 0; i < holders->len; i++) {

@@ -9,6 +9,11 @@
 /* Most headers end before that, and of ten thousand on a slow disk no more is read. */
 #define FIRST_BYTES 4096
 
+FileId file_id(const struct stat *st)
+{
+        return S_ISBLK(st->st_mode) ? (FileId){ st->st_rdev, 0 } : (FileId){ st->st_dev, st->st_ino };
+}
+
 int image_file_open(int directory, const char *name, int flags, gboolean blocks, struct stat *st,
                     int *ret_fd)
 {

@@ -7,6 +7,14 @@
 
 /* Files that are opened for a look at them, whatever it is that lies there. */
 
+/* Which file it is, by whatever name. Of a block device, which has no inode of its own that counts: its own
+ * number, and 0. */
+typedef struct {
+        guint64 device, inode;
+} FileId;
+
+FileId file_id(const struct stat *st);
+
 /* What is at `name`, by which openat() finds it with `flags`, in `st`. A regular file, and with `blocks` a
  * block device, is opened for reading; else `*ret_fd` is -1. What it is is known before it is opened:
  * opening a FIFO waits, and opening a device may act. -1 with errno set where it cannot be had. */

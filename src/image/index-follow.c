@@ -5,13 +5,14 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "image/file.h"
 #include "image/index-private.h"
 
 #define PASSES_MAX 10
 
 /* What a name has led to in this pass. */
 typedef struct {
-        guint64 device, inode;
+        FileId id;
         int failure;
 } Place;
 
@@ -26,10 +27,8 @@ static const Place *look_up(GHashTable *places, const char *source)
         g_hash_table_insert(places, g_strdup(source), place);
         if (stat(source, &st) < 0)
                 place->failure = errno;
-        else if (S_ISBLK(st.st_mode))
-                place->device = st.st_rdev;
         else
-                *place = (Place){ .device = st.st_dev, .inode = st.st_ino };
+                place->id = file_id(&st);
         return place;
 }
 
@@ -42,8 +41,8 @@ static void follow_parents(IndexedImage *image, GHashTable *places)
                          is_gone = place && (place->failure == ENOENT || place->failure == ENOTDIR);
 
                 if (is_there || is_gone) {
-                        parent->device = place->device;
-                        parent->inode = place->inode;
+                        parent->device = place->id.device;
+                        parent->inode = place->id.inode;
                         parent->failure = 0;
                 } else if (place) {
                         parent->failure = place->failure;

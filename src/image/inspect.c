@@ -29,10 +29,6 @@ typedef struct {
         GError *error;
 } Inspection;
 
-typedef struct {
-        guint64 device, inode;
-} FileId;
-
 /* One file that is looked at. */
 typedef struct {
         const char *path;
@@ -158,7 +154,7 @@ static gboolean open_file(const Inspection *inspection, File *file, GError **err
         again = g_strdup_printf("/proc/self/fd/%d", file->fd);
         file->write_error = faccessat(AT_FDCWD, again, W_OK, AT_EACCESS) == 0 ? 0 : errno;
         file->is_block = S_ISBLK(st.st_mode);
-        file->id = file->is_block ? (FileId){ st.st_rdev, 0 } : (FileId){ st.st_dev, st.st_ino };
+        file->id = file_id(&st);
         file->allocated = (guint64) st.st_blocks * 512;
         if (file->is_block && ioctl(file->fd, BLKROGET, &read_only) == 0 && read_only)
                 file->write_error = EROFS;

@@ -18,7 +18,7 @@
 #define CHUNK 4096 /* bytes: what the kernel gives at once */
 
 typedef struct {
-        const LockedFile *id;
+        const FileId *id;
         char *name;
         guint all;   /* locks on it */
         guint known; /* of them, those of processes that were looked at */
@@ -39,7 +39,7 @@ static void sought_clear(gpointer data)
 }
 
 /* As the kernel names a file in these lists: "fd:00:1234", the numbers of the device in hexadecimal. */
-static GArray *sought_new(const LockedFile *files, guint n_files)
+static GArray *sought_new(const FileId *files, guint n_files)
 {
         GArray *sought = g_array_new(FALSE, TRUE, sizeof(Sought));
 
@@ -123,7 +123,7 @@ static guint *count_of_process(const char *pid, const GArray *sought)
         return counts;
 }
 
-static void add(GPtrArray *holders, const LockedFile *file, const char *pid)
+static void add(GPtrArray *holders, const FileId *file, const char *pid)
 {
         LockHolder *holder = g_new(LockHolder, 1);
         g_autofree char *path = pid ? g_build_filename("/proc", pid, "comm", NULL) : NULL;
@@ -224,7 +224,7 @@ static void find_holders(GPtrArray *holders, GArray *sought, const char *ours)
                 closedir(processes);
 }
 
-static gboolean has_holder(const GPtrArray *holders, const LockedFile *file)
+static gboolean has_holder(const GPtrArray *holders, const FileId *file)
 {
         for (guint i = 0; i < holders->len; i++) {
                 const LockHolder *holder = holders->pdata[i];
@@ -252,7 +252,7 @@ static gboolean is_explained(const GArray *sought, GPtrArray *holders, gboolean 
         return explained;
 }
 
-GPtrArray *lock_holders(const LockedFile *files, guint n_files, guint32 but)
+GPtrArray *lock_holders(const FileId *files, guint n_files, guint32 but)
 {
         GPtrArray *holders = g_ptr_array_new_with_free_func(holder_free);
         g_autoptr(GArray) sought = sought_new(files, n_files);

@@ -34,7 +34,7 @@ static gboolean check_locks(const Job *job, const GPtrArray *paths, const FileSe
                             const char *consequence, GError **error)
 {
         guint32 qemu = job ? pid_of_qemu(job) : 0;
-        g_autofree LockedFile *files = g_new0(LockedFile, paths->len);
+        g_autofree FileId *files = g_new0(FileId, paths->len);
         g_autoptr(GPtrArray) holders = NULL;
         g_autofree char *who = NULL;
         const LockHolder *holder;
@@ -42,7 +42,7 @@ static gboolean check_locks(const Job *job, const GPtrArray *paths, const FileSe
 
         for (guint i = 0; i < paths->len; i++)
                 if (is_regular(&seen[i]))
-                        files[n_files++] = (LockedFile){ seen[i].st.st_dev, seen[i].st.st_ino };
+                        files[n_files++] = file_id(&seen[i].st);
         if (n_files == 0 || (job && qemu == 0))
                 return TRUE;
         holders = lock_holders(files, n_files, qemu);

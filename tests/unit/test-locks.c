@@ -76,14 +76,9 @@ static void end(pid_t pid)
         g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
 }
 
-static LockedFile file_of(const struct stat *st)
-{
-        return (LockedFile){ st->st_dev, st->st_ino };
-}
-
 static GPtrArray *holders_of(const struct stat *st, guint32 but)
 {
-        LockedFile file = file_of(st);
+        FileId file = file_id(st);
 
         return lock_holders(&file, 1, but);
 }
@@ -140,7 +135,7 @@ static void several(void)
                 fds[i] = open(paths[i], O_RDWR); /* the children do not inherit these */
         lock(fds[0], 100);
         lock(fds[1], 100);
-        LockedFile files[] = { file_of(&st[0]), file_of(&st[1]), file_of(&st[2]) };
+        FileId files[] = { file_id(&st[0]), file_id(&st[1]), file_id(&st[2]) };
         found = lock_holders(files, 3, (guint32) getpid());
         g_assert_cmpuint(found->len, ==, 1);
         g_assert_cmpuint(((LockHolder *) found->pdata[0])->pid, ==, pids[0]);
