@@ -31,6 +31,20 @@ gboolean bj_refuse(GError **error, const char *format, ...)
         return FALSE;
 }
 
+int bj_error_of_errno(int code)
+{
+        switch (code) {
+        case ENOSPC:
+        case EDQUOT:
+                return BJ_ERROR_NO_SPACE;
+        case EMFILE:
+        case ENFILE:
+                return BJ_ERROR_LIMIT_EXCEEDED;
+        default:
+                return BJ_ERROR_FAILED;
+        }
+}
+
 int bj_error_of_qemu(const char *text)
 {
         if (text && strstr(text, "Failed to get ") && strstr(text, " lock"))

@@ -17,8 +17,8 @@ static void set_errno_error(GError **error, const char *what, const char *name)
 {
         int code = errno;
 
-        g_set_error(error, BJ_ERROR, code == ENOSPC || code == EDQUOT ? BJ_ERROR_NO_SPACE : BJ_ERROR_FAILED,
-                    "cannot %s '%s': %s", what, name, g_strerror(code));
+        g_set_error(error, BJ_ERROR, bj_error_of_errno(code), "cannot %s '%s': %s", what, name,
+                    g_strerror(code));
 }
 
 /* ---- a child ---- */

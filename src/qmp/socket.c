@@ -44,9 +44,15 @@ GSocket *monitor_socket_open(const char *path, GError **error)
                 return NULL;
         }
         address = g_unix_socket_address_new(path);
-        socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, error);
-        if (!socket)
+        socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, G_SOCKET_PROTOCOL_DEFAULT, &cause);
+        if (!socket) {
+                g_set_error(error, BJ_ERROR,
+                            g_error_matches(cause, G_IO_ERROR, G_IO_ERROR_TOO_MANY_OPEN_FILES)
+                                    ? BJ_ERROR_LIMIT_EXCEEDED
+                                    : BJ_ERROR_FAILED,
+                            "cannot connect to '%s': %s", path, cause->message);
                 return NULL;
+        }
         g_socket_set_blocking(socket, FALSE);
         if (!g_socket_connect(socket, address, NULL, &cause)) {
                 set_connect_error(error, cause, path);

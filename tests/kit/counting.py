@@ -69,6 +69,12 @@ def allocated(pid):
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 
 
+def free_numbers(pid):
+    """Of descriptors that can be opened there, the lowest first."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return [number for number in range(2 * len(taken) + 100) if number not in taken]
+
+
 @contextlib.contextmanager
 def descriptors_at_most(pid, count):
     """No descriptor with a number from this on can be opened there."""
