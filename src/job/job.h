@@ -354,9 +354,9 @@ void job_part_ended(Job *job);
 void job_connection_lost(Job *job);
 void job_qemu_gone(Job *job);
 
-/* life.c: marks the record, by a single system call, with what is about to be told: the end, or Ready.
- * Behind the signal it would come too late: who hears of it may well stop the service that very moment, and
- * the next start would tell it again. */
+/* life.c: marks the record, at once, with what is about to be told: the end, or Ready. Behind the signal it
+ * would come too late: who hears of it may well stop the service that very moment, and the next start would
+ * tell it again. */
 void job_told(Job *job);
 
 /* control.c: what callers ask for. Errors: NotReady, NotActive, InvalidState, NotSupported, QemuError, … */

@@ -586,13 +586,14 @@ void tell_run(Job *job)
 
 void job_told(Job *job)
 {
-        JournalMark mark = job->concluded ? MARK_TOLD : MARK_READY_TIME;
-        g_autofree char *value =
-                job->concluded ? g_strdup("true") : g_strdup_printf("%" G_GINT64_FORMAT, job->ready_time);
+        JsonObject *mark;
 
         if (job->concluded)
                 job->record.told = job->written.told = TRUE;
-        /* Where it cannot be made, the next start tells it again. */
-        journal_mark(job->host->journal, JOURNAL_JOBS, job->id, mark, value);
+        mark = job->concluded ? json_make("b:told", TRUE, NULL)
+                              : json_make("i:ready-time", job->ready_time, NULL);
+        if (!journal_mark(job->host->journal, JOURNAL_JOBS, job->id, mark))
+                journal_write(job->host->journal, JOURNAL_JOBS, job->id, job_to_json(job), JOURNAL_LATE,
+                              NULL, NULL);
         test_point(job->concluded ? "told" : "told-ready");
 }

@@ -21,7 +21,6 @@
 #define TEMPORARY ".new"
 #define ASIDE ".damaged"
 #define LATE ".late" /* newer than the record beside it, and not synced */
-#define MARK_VALUE_MAX 64
 
 struct Journal {
         char *directory;
@@ -33,11 +32,6 @@ struct Journal {
 
 static const char *const kind_names[] = {
         [JOURNAL_JOBS] = "jobs", [JOURNAL_DOMAINS] = "domains", [JOURNAL_STALE] = "stale"
-};
-
-/* What stands beside a record. Of a mark it is the member, behind a dot. */
-static const char *const beside[] = {
-        [MARK_READY_TIME] = ".ready-time", [MARK_TOLD] = ".told", [N_MARKS] = LATE
 };
 
 static gboolean set_errno_error(GError **error, const char *what, const char *name)
@@ -196,12 +190,11 @@ static gboolean write_file(const Write *job, GError **error)
 
 static gboolean remove_file(const Write *job, GError **error)
 {
+        g_autofree char *late = late_name(job->name);
+
         if ((unlinkat(job->directory, job->name, 0) < 0 && errno != ENOENT) || fsync(job->directory) < 0)
                 return set_errno_error(error, "remove", job->name);
-        for (guint i = 0; i < G_N_ELEMENTS(beside); i++) {
-                g_autofree char *name = g_strconcat(job->name, beside[i], NULL);
-                unlinkat(job->directory, name, 0);
-        }
+        unlinkat(job->directory, late, 0);
         return TRUE;
 }
 
@@ -236,6 +229,11 @@ static void on_written(GObject *source, GAsyncResult *result, gpointer data)
                 job->done(error, job->data);
 }
 
+static char *key_of(JournalKind kind, const char *name)
+{
+        return g_strdup_printf("%s/%s", kind_names[kind], name);
+}
+
 static void run(Journal *journal, JournalKind kind, const char *name, char *text,
                 JournalDurability durability, JournalDone done, gpointer data)
 {
@@ -246,7 +244,7 @@ static void run(Journal *journal, JournalKind kind, const char *name, char *text
         *job = (Write){
                 .journal = journal,
                 .directory = journal->kinds[kind],
-                .key = g_strdup_printf("%s/%s", kind_names[kind], name),
+                .key = key_of(kind, name),
                 .name = g_strconcat(name, SUFFIX, NULL),
                 .text = text,
                 .durability = durability,
@@ -275,12 +273,23 @@ void journal_write(Journal *journal, JournalKind kind, const char *name, JsonObj
         json_object_unref(record);
 }
 
-gboolean journal_mark(Journal *journal, JournalKind kind, const char *name, JournalMark mark,
-                      const char *value)
+gboolean journal_mark(Journal *journal, JournalKind kind, const char *name, JsonObject *members)
 {
-        g_autofree char *file = g_strconcat(name, SUFFIX, beside[mark], NULL);
+        g_autofree char *key = key_of(kind, name), *file = g_strconcat(name, SUFFIX LATE, NULL);
+        g_autofree char *text = json_text(members), *line = g_strconcat("\n", text, NULL);
+        gboolean done = FALSE;
+        int fd = -1;
 
-        return symlinkat(value, journal->kinds[kind], file) == 0;
+        json_object_unref(members);
+        /* What is on its way there would take its place. */
+        if (!g_hash_table_contains(journal->queues, key))
+                fd = openat(journal->kinds[kind], file,
+                            O_WRONLY | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0) {
+                done = write(fd, line, strlen(line)) == (gssize) strlen(line);
+                close(fd);
+        }
+        return done;
 }
 
 void journal_remove(Journal *journal, JournalKind kind, const char *name, JournalDone done, gpointer data)
@@ -317,24 +326,25 @@ static char *read_text(int directory, const char *file, gsize *length, const cha
         return n > 0 ? g_steal_pointer(&text) : NULL;
 }
 
-static JsonObject *read_record(int directory, const char *file, JournalKind kind, JsonParser *parser,
-                               const char **why)
+static JsonObject *parse_object(const char *text, gsize length, JsonParser *parser)
 {
-        gsize length;
-        g_autofree char *text = read_text(directory, file, &length, why);
         JsonNode *root;
-        JsonObject *object;
 
-        if (!text)
-                return NULL;
         if (!json_is_shallow(text, length, NESTING_MAX) ||
             !json_parser_load_from_data(parser, text, (gssize) length, NULL) ||
-            !(root = json_parser_get_root(parser)) || !JSON_NODE_HOLDS_OBJECT(root)) {
-                *why = "it is no JSON object";
+            !(root = json_parser_get_root(parser)) || !JSON_NODE_HOLDS_OBJECT(root))
                 return NULL;
-        }
-        object = json_node_get_object(root);
-        if (g_strcmp0(json_string(object, "kind"), kind_names[kind]) != 0)
+        return json_node_get_object(root);
+}
+
+static JsonObject *parse_record(const char *text, gsize length, JournalKind kind, JsonParser *parser,
+                                const char **why)
+{
+        JsonObject *object = parse_object(text, length, parser);
+
+        if (!object)
+                *why = "it is no JSON object";
+        else if (g_strcmp0(json_string(object, "kind"), kind_names[kind]) != 0)
                 *why = "it is of another kind";
         else if (json_integer(object, "version") > JOURNAL_VERSION)
                 *why = "a newer blockjobd wrote it";
@@ -345,21 +355,28 @@ static JsonObject *read_record(int directory, const char *file, JournalKind kind
         return NULL;
 }
 
+static JsonObject *read_record(int directory, const char *file, JournalKind kind, JsonParser *parser,
+                               const char **why)
+{
+        gsize length;
+        g_autofree char *text = read_text(directory, file, &length, why);
+
+        return text ? parse_record(text, length, kind, parser, why) : NULL;
+}
+
 /* Under a name that nothing has yet: what was set aside before stays as well. */
 static char *set_aside(int directory, const char *file)
 {
         g_autofree char *first = g_strconcat(file, ASIDE, NULL), *name = g_strdup(first);
+        g_autofree char *late = late_name(file), *late_aside = NULL;
 
         for (guint i = 2; faccessat(directory, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0; i++) {
                 g_free(name);
                 name = g_strdup_printf("%s-%u", first, i);
         }
         renameat(directory, file, directory, name);
-        for (guint i = 0; i < G_N_ELEMENTS(beside); i++) {
-                g_autofree char *old = g_strconcat(file, beside[i], NULL);
-                g_autofree char *new = g_strconcat(name, beside[i], NULL);
-                renameat(directory, old, directory, new);
-        }
+        late_aside = late_name(name);
+        renameat(directory, late, directory, late_aside);
         return g_steal_pointer(&name);
 }
 
@@ -370,17 +387,11 @@ gboolean journal_has_set_aside(const Journal *journal, JournalKind kind, const c
         return faccessat(journal->kinds[kind], file, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-static gboolean is_beside_nothing(int directory, const char *entry)
+static gboolean is_alone(int directory, const char *late)
 {
-        for (guint i = 0; i < G_N_ELEMENTS(beside); i++) {
-                g_autofree char *suffix = g_strconcat(SUFFIX, beside[i], NULL), *file = NULL;
+        g_autofree char *file = g_strndup(late, strlen(late) - strlen(LATE));
 
-                if (!g_str_has_suffix(entry, suffix))
-                        continue;
-                file = g_strndup(entry, strlen(entry) - strlen(beside[i]));
-                return faccessat(directory, file, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
-        }
-        return FALSE;
+        return faccessat(directory, file, F_OK, AT_SYMLINK_NOFOLLOW) < 0;
 }
 
 /* The records' file names, and nothing else; what a crash has left of a write or of a removal is removed. */
@@ -392,37 +403,48 @@ static GPtrArray *list_records(int directory, const char *path)
 
         while (entries && (entry = g_dir_read_name(entries)))
                 if ((*entry == '.' && g_str_has_suffix(entry, SUFFIX TEMPORARY)) ||
-                    is_beside_nothing(directory, entry))
+                    (g_str_has_suffix(entry, SUFFIX LATE) && is_alone(directory, entry)))
                         unlinkat(directory, entry, 0);
                 else if (*entry != '.' && g_str_has_suffix(entry, SUFFIX))
                         g_ptr_array_add(files, g_strdup(entry));
         return files;
 }
 
+static void add_marks(JsonObject *record, const char *text, gsize length)
+{
+        g_auto(GStrv) lines = NULL;
+        g_autofree char *rest = g_strndup(text, length);
+
+        lines = g_strsplit(rest, "\n", -1);
+        for (guint i = 0; lines[i]; i++) {
+                g_autoptr(JsonParser) parser = json_parser_new_immutable();
+                JsonObject *marks = parse_object(lines[i], strlen(lines[i]), parser);
+                g_autoptr(GList) members = marks ? json_object_get_members(marks) : NULL;
+
+                for (GList *member = members; member; member = member->next)
+                        json_object_set_member(record, member->data,
+                                               json_object_dup_member(marks, member->data));
+        }
+}
+
 /* The record beside it, if it is whole and newer; after a loss of power it may be anything. */
 static JsonObject *read_late(int directory, const char *file, JournalKind kind, JsonParser *parser,
                              JsonObject *record)
 {
-        g_autofree char *late = late_name(file);
-        const char *why;
-        JsonObject *newer = read_record(directory, late, kind, parser, &why);
+        g_autofree char *late = late_name(file), *text = NULL;
+        const char *why, *end;
+        JsonObject *newer;
+        gsize length, first;
 
+        text = read_text(directory, late, &length, &why);
+        if (!text)
+                return NULL;
+        end = memchr(text, '\n', length);
+        first = end ? (gsize) (end - text) : length;
+        newer = parse_record(text, first, kind, parser, &why);
+        if (newer)
+                add_marks(newer, text + first, length - first);
         return newer && json_integer(newer, "sequence") > json_integer(record, "sequence") ? newer : NULL;
-}
-
-static JsonObject *with_marks(int directory, const char *file, JsonObject *record)
-{
-        for (guint i = 0; i < N_MARKS; i++) {
-                g_autofree char *name = g_strconcat(file, beside[i], NULL);
-                char text[MARK_VALUE_MAX] = { 0 };
-                JsonNode *value = NULL;
-
-                if (readlinkat(directory, name, text, sizeof(text) - 1) > 0)
-                        value = json_from_string(text, NULL);
-                if (value)
-                        json_object_set_member(record, beside[i] + 1, value);
-        }
-        return record;
 }
 
 void journal_read(Journal *journal, JournalKind kind,
@@ -436,7 +458,7 @@ void journal_read(Journal *journal, JournalKind kind,
         for (guint i = 0; i < files->len; i++) {
                 const char *file = files->pdata[i], *why = "it makes no sense";
                 g_autofree char *name = g_strndup(file, strlen(file) - strlen(SUFFIX));
-                g_autoptr(JsonParser) parser = json_parser_new();
+                g_autoptr(JsonParser) parser = json_parser_new_immutable();
                 g_autoptr(JsonParser) late_parser = json_parser_new();
                 JsonObject *record = read_record(journal->kinds[kind], file, kind, parser, &why);
                 JsonObject *late =
@@ -445,8 +467,7 @@ void journal_read(Journal *journal, JournalKind kind,
                 if (record)
                         journal->sequence =
                                 MAX(journal->sequence, json_integer(late ? late : record, "sequence"));
-                if ((late && each(name, with_marks(journal->kinds[kind], file, late), data)) ||
-                    (record && each(name, with_marks(journal->kinds[kind], file, record), data)))
+                if ((late && each(name, late, data)) || (record && each(name, record, data)))
                         continue;
                 g_autofree char *aside = set_aside(journal->kinds[kind], file);
                 g_autofree char *full = g_build_filename(path, aside, NULL);

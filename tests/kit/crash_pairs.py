@@ -155,15 +155,12 @@ class Pair(Walk):
         return self._record("jobs", job["Id"])["decision"] != "" or job["State"] == "concluded"
 
     def _record(self, kind, name):
-        """The newer one of the two that can be there, with what it is marked with: src/journal/journal.h."""
-        records, marks = [], {}
+        """The newer one of the two that can be there, with its marks: src/journal/journal.h."""
+        records = []
         for path in glob.glob(f"{self.lab.service.state_directory}/{kind}/{name}.json*"):
-            if os.path.islink(path):
-                marks[path.rsplit(".", 1)[1]] = json.loads(os.readlink(path))
-                continue
             with open(path) as file:
-                records.append(json.load(file))
-        return {**max(records, key=lambda record: record["sequence"]), **marks}
+                records.append({member: value for line in file for member, value in json.loads(line).items()})
+        return max(records, key=lambda record: record["sequence"])
 
     def results_of_dead_qemu(self, service_lived):
         """What a job can have come to when QEMU died at the point; None: nobody ever knew of it."""

@@ -117,16 +117,10 @@ void write_late_record(Place *place, JournalKind kind, const char *name, const c
 static gboolean each(const char *name, JsonObject *record, gpointer data)
 {
         Place *place = data;
-        const char *text = json_string(record, "text");
-        gint64 ready_time = json_integer(record, "ready-time");
-        GString *line = g_string_new(NULL);
+        const char *text = json_string(record, "text"), *mark = json_string(record, "mark");
 
-        g_string_printf(line, "record %s %s", name, text ? text : "-");
-        if (ready_time)
-                g_string_append_printf(line, " ready %" G_GINT64_FORMAT, ready_time);
-        if (json_boolean(record, "told"))
-                g_string_append(line, " told");
-        g_ptr_array_add(place->lines, g_string_free(line, FALSE));
+        g_ptr_array_add(place->lines, g_strdup_printf("record %s %s%s%s", name, text ? text : "-",
+                                                      mark ? " " : "", mark ? mark : ""));
         return g_strcmp0(place->senseless, name) != 0;
 }
 

@@ -44,51 +44,66 @@ static void write_and_read(Place *place, gconstpointer data)
         expect_lines(place, "");
 }
 
+static gboolean mark(Place *place, const char *member, const char *text)
+{
+        g_autofree char *format = g_strdup_printf("s:%s", member);
+
+        return journal_mark(place->journal, JOURNAL_JOBS, "a1", json_make(format, text, NULL));
+}
+
 static void marks(Place *place, gconstpointer data)
 {
         (void) data;
+        g_assert_false(mark(place, "mark", "of nothing"));
         write_record(place, JOURNAL_JOBS, "a1", "synced");
         wait_idle(place);
-        g_assert_true(journal_mark(place->journal, JOURNAL_JOBS, "a1", MARK_READY_TIME, "1795719344745325"));
-        expect_files(place, "jobs", "a1.json a1.json.ready-time");
-        read_records(place, JOURNAL_JOBS);
-        expect_lines(place, "done synced\nrecord a1 synced ready 1795719344745325");
-
-        /* made once; what is late has it as well */
-        g_assert_false(journal_mark(place->journal, JOURNAL_JOBS, "a1", MARK_READY_TIME, "1"));
-        g_assert_true(journal_mark(place->journal, JOURNAL_JOBS, "a1", MARK_TOLD, "true"));
+        g_assert_false(mark(place, "mark", "of nothing late"));
         write_late_record(place, JOURNAL_JOBS, "a1", "late");
+        g_assert_false(mark(place, "mark", "too early"));
         wait_idle(place);
         read_records(place, JOURNAL_JOBS);
-        expect_lines(place, "done late\nrecord a1 late ready 1795719344745325 told");
+        expect_lines(place, "done late\ndone synced\nrecord a1 late");
 
-        journal_remove(place->journal, JOURNAL_JOBS, "a1", NULL, NULL);
+        g_assert_true(mark(place, "mark", "one"));
+        g_assert_true(mark(place, "text", "marked"));
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "record a1 marked one");
+        g_assert_true(mark(place, "mark", "two\nlines"));
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "record a1 marked two\nlines");
+
+        write_late_record(place, JOURNAL_JOBS, "a1", "another");
         wait_idle(place);
-        expect_files(place, "jobs", "");
+        read_records(place, JOURNAL_JOBS);
+        expect_lines(place, "done another\nrecord a1 another");
+        expect_files(place, "jobs", "a1.json a1.json.late");
 }
 
-/* Whatever lies there: a mark that is none says nothing, and what is left of a removal goes. */
-static void marks_of_others(Place *place, gconstpointer data)
+/* Torn, empty, or no object: what is whole counts, and nobody is told. */
+static void bad_marks(Place *place, gconstpointer data)
 {
-        static const char *const bad[] = { "{", "[1", "a/b", "\xff\xfe", "nothing" };
-        g_autofree char *path = path_of(place, "jobs/a1.json.told");
-        g_autofree char *other = path_of(place, "jobs/b1.json.told");
+        static const char *const bad[] = { "",
+                                           "\n",
+                                           "\n\n\n",
+                                           "\n{\"mark\": \"to",
+                                           "\n[1]",
+                                           "\n\"mark\"",
+                                           "\n{\"mark\": \"torn\n{\"text\": \"late\"}" };
 
         (void) data;
         write_record(place, JOURNAL_JOBS, "a1", "synced");
         wait_idle(place);
         expect_lines(place, "done synced");
         for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
-                g_assert_no_errno(symlink(bad[i], path));
+                g_autofree char *text =
+                        g_strconcat("{\"version\": 1, \"kind\": \"jobs\", \"text\": \"late\", "
+                                    "\"sequence\": 9}",
+                                    bad[i], NULL);
+
+                put_file(place, "jobs/a1.json.late", text, strlen(text));
                 read_records(place, JOURNAL_JOBS);
-                expect_lines(place, "record a1 synced");
-                g_assert_no_errno(unlink(path));
+                expect_lines(place, "record a1 late");
         }
-        put_file(place, "jobs/a1.json.told", "true", 4);
-        g_assert_no_errno(symlink("true", other));
-        read_records(place, JOURNAL_JOBS);
-        expect_lines(place, "record a1 synced");
-        expect_files(place, "jobs", "a1.json a1.json.told");
 }
 
 static void late(Place *place, gconstpointer data)
@@ -423,7 +438,7 @@ int main(int argc, char **argv)
         g_test_add("/journal/" name, Place, NULL, place_set_up, function, place_tear_down)
         ADD("write-and-read", write_and_read);
         ADD("marks", marks);
-        ADD("marks-of-others", marks_of_others);
+        ADD("bad-marks", bad_marks);
         ADD("late", late);
         ADD("sequence", sequence_goes_on);
         ADD("private", directories_are_private);
