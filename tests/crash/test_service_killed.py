@@ -202,13 +202,18 @@ def test_killed_before_anybody_knows_of_the_job(lab, step, auto):
     assert_images(machine, chain, "completed")
 
 
-def test_killed_before_ready_is_told(lab):
-    machine, chain, disk = lab.standard()
-    lab.service.restart(stop_at="say-ready")
+def commit_until_death(lab, disk, point):
+    """A job that is told of before the service dies at that point, without anybody's doing."""
+    lab.service.restart(stop_at=point)
     position = lab.client.position()
     lab.client.call_later(disk.path, "Disk", "Commit", "(a{sv})", options({"active": True}))
     lab.service.wait_gone()
-    job = Job(lab.client, lab.client.wait_signal(ROOT, "JobNew", since=position).arguments[1])
+    return Job(lab.client, lab.client.wait_signal(ROOT, "JobNew", since=position).arguments[1])
+
+
+def test_killed_before_ready_is_told(lab):
+    machine, chain, disk = lab.standard()
+    job = commit_until_death(lab, disk, "say-ready")
     assert not lab.client.heard(job.path, "Ready")
     lab.service.start()
     job.wait_ready()
@@ -371,11 +376,7 @@ def test_killed_as_soon_as_ready_is_heard(lab, values, attempt):
 def test_killed_between_the_mark_of_ready_and_its_signal(lab):
     """Nothing makes one of two system calls. Here is the one point where Ready is not told, but can be read."""
     machine, chain, disk = lab.standard()
-    lab.service.restart(stop_at="told-ready")
-    position = lab.client.position()
-    lab.client.call_later(disk.path, "Disk", "Commit", "(a{sv})", options({"active": True}))
-    lab.service.wait_gone()
-    job = Job(lab.client, lab.client.wait_signal(ROOT, "JobNew", since=position).arguments[1])
+    job = commit_until_death(lab, disk, "told-ready")
     lab.service.start()
     assert job["State"] == "ready" and job["Ready"] is True and job["ReadyTime"] > 0
     assert not lab.client.heard(job.path, "Ready")
