@@ -31,7 +31,7 @@ gboolean bj_refuse(GError **error, const char *format, ...)
         return FALSE;
 }
 
-int bj_error_of_errno(int code)
+static int code_of_errno(int code)
 {
         switch (code) {
         case ENOSPC:
@@ -43,6 +43,15 @@ int bj_error_of_errno(int code)
         default:
                 return BJ_ERROR_FAILED;
         }
+}
+
+gboolean bj_fail_errno(GError **error, const char *what, const char *name)
+{
+        int code = errno;
+
+        g_set_error(error, BJ_ERROR, code_of_errno(code), "cannot %s '%s': %s", what, name,
+                    g_strerror(code));
+        return FALSE;
 }
 
 int bj_error_of_qemu(const char *text)

@@ -42,9 +42,9 @@ const char *bj_error_name(const GError *error);
 /* Sets InvalidArgument with that message, and answers FALSE. */
 gboolean bj_refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
-/* The code that an errno stands for: NoSpace, LimitExceeded where there is no descriptor left, else Failed.
- */
-int bj_error_of_errno(int code);
+/* Sets what errno stands for, "cannot open 'name': …", and answers FALSE: NoSpace, LimitExceeded where there
+ * is no descriptor left, else Failed. */
+gboolean bj_fail_errno(GError **error, const char *what, const char *name);
 
 /* The code that QEMU's own text stands for: ImageInUse for a lock that somebody else holds, NoSpace, else
  * QemuError. QEMU has no codes for these; the texts are those of 7.2 to 11.1. */

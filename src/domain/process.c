@@ -13,14 +13,6 @@
 
 #define LAST_WORDS_MAX 1024
 
-static void set_errno_error(GError **error, const char *what, const char *name)
-{
-        int code = errno;
-
-        g_set_error(error, BJ_ERROR, bj_error_of_errno(code), "cannot %s '%s': %s", what, name,
-                    g_strerror(code));
-}
-
 /* ---- a child ---- */
 
 /* Between fork and exec. */
@@ -71,14 +63,14 @@ int process_listen(const char *path, GError **error)
         }
         strcpy(address.sun_path, path);
         if (g_mkdir_with_parents(directory, 0711) < 0) {
-                set_errno_error(error, "make", directory);
+                bj_fail_errno(error, "make", directory);
                 return -1;
         }
         unlink(path);
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0 || bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 || chmod(path, 0600) < 0 ||
             listen(fd, 1) < 0) {
-                set_errno_error(error, "listen on", path);
+                bj_fail_errno(error, "listen on", path);
                 if (fd >= 0)
                         close(fd);
                 return -1;
@@ -94,7 +86,7 @@ int process_open_log(const char *path, goffset *ret_start, GError **error)
         if (g_mkdir_with_parents(directory, 0750) == 0)
                 fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
         if (fd < 0)
-                set_errno_error(error, "open", path);
+                bj_fail_errno(error, "open", path);
         else
                 *ret_start = lseek(fd, 0, SEEK_END);
         return fd;

@@ -34,27 +34,18 @@ static const char *const kind_names[] = {
         [JOURNAL_JOBS] = "jobs", [JOURNAL_DOMAINS] = "domains", [JOURNAL_STALE] = "stale"
 };
 
-static gboolean set_errno_error(GError **error, const char *what, const char *name)
-{
-        int code = errno;
-
-        g_set_error(error, BJ_ERROR, bj_error_of_errno(code), "cannot %s '%s': %s", what, name,
-                    g_strerror(code));
-        return FALSE;
-}
-
 static int open_directory(const char *parent, const char *name, GError **error)
 {
         g_autofree char *path = g_build_filename(parent, name, NULL);
         int fd;
 
         if (g_mkdir_with_parents(path, 0700) < 0) {
-                set_errno_error(error, "make", path);
+                bj_fail_errno(error, "make", path);
                 return -1;
         }
         fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (fd < 0)
-                set_errno_error(error, "open", path);
+                bj_fail_errno(error, "open", path);
         return fd;
 }
 
@@ -82,7 +73,7 @@ Journal *journal_open(const char *directory, GError **error)
                         return NULL;
         }
         /* The directories that hold the records must outlive a power cut as the records do. */
-        if (fsync(journal->lock) < 0 && !set_errno_error(error, "sync", directory))
+        if (fsync(journal->lock) < 0 && !bj_fail_errno(error, "sync", directory))
                 return NULL;
         return g_steal_pointer(&journal);
 }
@@ -165,9 +156,9 @@ static gboolean write_file(const Write *job, GError **error)
         fd = openat(job->directory, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 
         if (fd < 0)
-                return set_errno_error(error, "make", temporary);
+                return bj_fail_errno(error, "make", temporary);
         if (!write_all(fd, job->text, length) || (sync && !test_omits("record-sync") && fdatasync(fd) < 0)) {
-                set_errno_error(error, "write", job->name);
+                bj_fail_errno(error, "write", job->name);
                 close(fd);
                 unlinkat(job->directory, temporary, 0);
                 return FALSE;
@@ -176,14 +167,14 @@ static gboolean write_file(const Write *job, GError **error)
          * make the rename durable, and leave the data behind. */
         if (close(fd) < 0 ||
             renameat(job->directory, temporary, job->directory, sync ? job->name : late) < 0) {
-                set_errno_error(error, "rename", job->name);
+                bj_fail_errno(error, "rename", job->name);
                 unlinkat(job->directory, temporary, 0);
                 return FALSE;
         }
         if (!sync)
                 return TRUE;
         if (!test_omits("directory-sync") && fsync(job->directory) < 0)
-                return set_errno_error(error, "sync the directory of", job->name);
+                return bj_fail_errno(error, "sync the directory of", job->name);
         unlinkat(job->directory, late, 0);
         return TRUE;
 }
@@ -193,7 +184,7 @@ static gboolean remove_file(const Write *job, GError **error)
         g_autofree char *late = late_name(job->name);
 
         if ((unlinkat(job->directory, job->name, 0) < 0 && errno != ENOENT) || fsync(job->directory) < 0)
-                return set_errno_error(error, "remove", job->name);
+                return bj_fail_errno(error, "remove", job->name);
         unlinkat(job->directory, late, 0);
         return TRUE;
 }
